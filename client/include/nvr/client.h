@@ -1,0 +1,223 @@
+// The client library of nvr-readerd: recordings from disk, without ever touching the disk.
+//
+//   auto client = nvr::Client::connect("/run/nvr-readerd/disk1.sock");              // Result<Client>
+//   if (!client) return report(client.error());
+//   auto stream = client->open({.recording = {3, 1842086}, .begin = 12345, .end = 200000001});
+//   for (auto& chunk : *stream) {                      // ends after the last chunk, or after one error
+//     if (!chunk) return report(chunk.error());        // Result<Chunk>: the error cannot be overlooked
+//     send(chunk->bytes());                            // valid until the Chunk is dropped
+//   }
+//
+// Whatever the disk does, a call returns a chunk, an error, or DeadlineExceeded in time: this process never
+// opens, maps or faults on a sample file. Chunks are views of memory that the daemon filled; nothing is
+// copied.
+//
+// Threads    A Client may be used from any thread, a Stream from one thread at a time (cancel() and close()
+// from
+//            any), a Chunk may be dropped anywhere, in any order. Use nothing of these in a child after
+//            fork().
+// Lifetime   Streams may outlive their Client, Chunks may outlive Stream, Client and daemon. The connection
+// ends
+//            when the Client and all its Streams are gone; its memory when the last Chunk is.
+// Errors     Canonical codes (nvr/error.h). No function here throws, except std::bad_alloc.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "nvr/error.h"
+#include "nvr/recording.h"
+
+namespace nvr {
+
+namespace internal {
+class Connection;
+class StreamReader;
+}  // namespace internal
+
+using Clock = std::chrono::steady_clock;
+using Deadline = Clock::time_point;
+
+inline constexpr std::uint64_t kToEnd =
+    kNoOffset;  // OpenRequest::end: to where the file ends when it is opened
+inline constexpr std::size_t kChunkBytes = 65536;  // every chunk of a stream but its last has this size
+
+// What the disk has been doing, by the daemon's account in shared memory: reading it asks nobody and never
+// blocks.
+struct DiskStatus {
+  bool stuck = false;                    // an operation has been on the disk for longer than 100 ms
+  std::chrono::nanoseconds stuck_for{};  // since when, counted to now
+  RecordingId recording;                 // which recording the operation is for
+  std::uint64_t offset = 0;              // bytes; 0 for an open
+  bool opening = false;                  // an open rather than a read
+};
+
+// A recording's file, as it was when the daemon opened it.
+struct RecordingInfo {
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+  std::uint64_t size = 0;     // bytes
+  std::int64_t mtime_ns = 0;  // since the epoch
+};
+
+struct OpenRequest {
+  RecordingId recording;
+  std::uint64_t begin = 0;     // bytes
+  std::uint64_t end = kToEnd;  // exclusive; begin >= end is a stream that has already ended
+  Priority priority = Priority::kPlayback;
+  CachePolicy cache = CachePolicy::kNormal;
+};
+
+// Up to kChunkBytes of a recording, in the slot that the daemon read them into. Movable. Dropping it gives
+// the slot back; a held chunk costs its stream one slot of its window and nothing else.
+class Chunk {
+ public:
+  Chunk(Chunk&& other) noexcept;
+  Chunk& operator=(Chunk&& other) noexcept;
+  ~Chunk();
+
+  // 1..kChunkBytes bytes, valid and unchanging until this object is destroyed or assigned to.
+  [[nodiscard]] std::span<const std::byte> bytes() const { return bytes_; }
+  // Where the bytes lie in the recording's file.
+  [[nodiscard]] std::uint64_t offset() const { return offset_; }
+
+ private:
+  friend class internal::StreamReader;
+  Chunk(std::shared_ptr<internal::Connection> connection, std::uint32_t stream, std::uint32_t slot,
+        std::span<const std::byte> bytes, std::uint64_t offset);
+
+  std::shared_ptr<internal::Connection> connection_;
+  std::span<const std::byte> bytes_;
+  std::uint64_t offset_ = 0;
+  std::uint32_t stream_ = 0;
+  std::uint32_t slot_ = 0;
+};
+
+// One range of one recording, in order. Reading starts when the stream is opened, not at the first next().
+// Movable. Dropping it closes it; the chunks taken from it stay valid.
+class Stream {
+ public:
+  using NextResult = std::optional<Result<Chunk>>;
+
+  Stream(Stream&& other) noexcept;
+  Stream& operator=(Stream&& other) noexcept;
+  ~Stream();
+
+  // The next chunk; nothing once the range has been delivered; or an error. After nothing or an error the
+  // stream has ended and next() returns nothing from then on - except for these two, after which it goes on:
+  //   DeadlineExceeded   nothing arrived in time; the text says how long the disk has been stuck, if it is
+  //   ResourceExhausted  every slot of the window is held by chunks that the caller has not dropped
+  // Blocks until there is something to say, or until `deadline`.
+  [[nodiscard]] NextResult next();
+  [[nodiscard]] NextResult next(Deadline deadline);
+  // Never blocks: DeadlineExceeded when nothing has arrived yet.
+  [[nodiscard]] NextResult try_next();
+
+  // The file's size, identity and mtime. Blocks until the daemon has opened the file, or until `deadline`.
+  // Takes no chunk and does not end the stream. FailedPrecondition once the stream has ended without having
+  // been opened.
+  [[nodiscard]] Result<RecordingInfo> info(Deadline deadline = Deadline::max());
+
+  // Ends the stream, from any thread: a next() that is blocked, and the following one, return Cancelled once,
+  // then nothing. Returns at once, whatever the disk does.
+  void cancel();
+  // As cancel(), without the error: next() returns nothing.
+  void close();
+
+  // for (auto& chunk : stream): every Result<Chunk>, the error included, until the stream has ended. One
+  // pass. Skips nothing and retries nothing: the loop ends after a ResourceExhausted too.
+  class Iterator;
+  struct End {};
+  [[nodiscard]] Iterator begin();
+  [[nodiscard]] End end() const { return {}; }
+
+ private:
+  friend class Client;
+  explicit Stream(std::unique_ptr<internal::StreamReader> reader);
+
+  std::unique_ptr<internal::StreamReader> reader_;
+};
+
+class Stream::Iterator {
+ public:
+  using value_type = Result<Chunk>;
+  using difference_type = std::ptrdiff_t;
+  using iterator_concept = std::input_iterator_tag;
+
+  explicit Iterator(Stream& stream) : stream_(&stream), current_(stream.next()) {}
+
+  Result<Chunk>& operator*() const { return *current_; }
+  Result<Chunk>* operator->() const { return &*current_; }
+  Iterator& operator++() {
+    const bool failed = !current_->has_value();
+    current_.reset();  // gives the slot back before waiting for the next one
+    if (!failed) current_ = stream_->next();
+    return *this;
+  }
+  void operator++(int) { ++*this; }
+  friend bool operator==(const Iterator& it, End) { return !it.current_.has_value(); }
+
+ private:
+  Stream* stream_;
+  mutable NextResult current_;
+};
+
+inline Stream::Iterator Stream::begin() {
+  return Iterator(*this);
+}
+
+struct ConnectOptions {
+  // How many streams can be open at a time (1..256), and how many 64 KiB chunks each may have waiting or held
+  // (a power of two, 2..64). Their product is memory in the daemon, within its --client-memory: 32 MiB as it
+  // stands.
+  std::uint32_t streams = 16;
+  std::uint32_t slots_per_stream = 32;
+  // For the handshake. The daemon's control thread never waits for the disk, so a late answer is a dead
+  // daemon.
+  std::chrono::milliseconds timeout{5000};
+};
+
+// A connection to one daemon, and so to one disk. Movable.
+class Client {
+ public:
+  // Unavailable: nothing listens at `socket_path`. PermissionDenied: this user is not on the daemon's list.
+  // ResourceExhausted: the daemon is full, or the memory asked for is more than it gives. InvalidArgument:
+  // options out of range. FailedPrecondition: the daemon speaks another major version.
+  [[nodiscard]] static Result<Client> connect(const std::string& socket_path, ConnectOptions options = {});
+
+  Client(Client&& other) noexcept;
+  Client& operator=(Client&& other) noexcept;
+  ~Client();
+
+  // Starts reading. Never blocks and never fails for what the disk finds: a missing recording is NotFound at
+  // the first next(). ResourceExhausted: all streams of this connection are open. Unavailable: the daemon is
+  // gone.
+  [[nodiscard]] Result<Stream> open(const OpenRequest& request);
+
+  // A recording's size, identity and mtime, now. Takes a stream for the time it needs. Errors as next() gives
+  // them.
+  [[nodiscard]] Result<RecordingInfo> stat(RecordingId recording, Deadline deadline = Deadline::max());
+
+  // For event loops: a descriptor that is readable when there may be news on any stream, and on hang-up. When
+  // it is, call dispatch(), then try_next() on every stream until it says DeadlineExceeded. Owned by the
+  // Client; valid as long as it; never read from it. Call dispatch() once before the first wait.
+  [[nodiscard]] int native_handle() const;
+  // Takes the news off the descriptor and asks for the next. Unavailable when the daemon has gone; the
+  // streams still deliver what was published before, then Unavailable.
+  [[nodiscard]] Result<void> dispatch();
+
+  [[nodiscard]] DiskStatus disk_status() const;
+
+ private:
+  explicit Client(std::shared_ptr<internal::Connection> connection);
+
+  std::shared_ptr<internal::Connection> connection_;
+};
+
+}  // namespace nvr

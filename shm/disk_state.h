@@ -1,0 +1,46 @@
+// The stall state in R's header: a seqlock with one writer (the daemon's control thread) and any number of
+// readers. Every access is seq_cst: it changes a few times a second at most, and the plain reading of the
+// order is the proof.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "shm/protocol.h"
+
+namespace nvr::shm {
+
+// The oldest operation that the disk has not answered yet.
+struct OldestOperation {
+  DiskOperation operation = DiskOperation::kNone;
+  std::uint64_t since_ns = 0;   // CLOCK_MONOTONIC
+  std::uint64_t recording = 0;  // composite id
+  std::uint64_t offset = 0;
+
+  friend bool operator==(const OldestOperation&, const OldestOperation&) = default;
+};
+
+inline void write_disk_state(DiskState& shared, const OldestOperation& oldest) {
+  const std::uint32_t sequence = shared.sequence.load();
+  shared.sequence.store(sequence + 1);
+  shared.operation.store(static_cast<std::uint32_t>(oldest.operation));
+  shared.since_ns.store(oldest.since_ns);
+  shared.recording.store(oldest.recording);
+  shared.offset.store(oldest.offset);
+  shared.sequence.store(sequence + 2);
+}
+
+// Nothing after a hundred attempts, which only a daemon that died in the middle of writing brings about.
+[[nodiscard]] inline std::optional<OldestOperation> read_disk_state(const DiskState& shared) {
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    const std::uint32_t before = shared.sequence.load();
+    const OldestOperation oldest{.operation = static_cast<DiskOperation>(shared.operation.load()),
+                                 .since_ns = shared.since_ns.load(),
+                                 .recording = shared.recording.load(),
+                                 .offset = shared.offset.load()};
+    if ((before & 1) == 0 && shared.sequence.load() == before) return oldest;
+  }
+  return std::nullopt;
+}
+
+}  // namespace nvr::shm

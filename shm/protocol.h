@@ -1,0 +1,355 @@
+// The protocol between nvr-readerd and its clients, version 1. This header is the specification.
+//
+// A connection is one SOCK_SEQPACKET Unix socket and two shared-memory segments (memfds):
+//
+//   R  written by the daemon only (sealed FUTURE_WRITE|SHRINK|GROW|SEAL; the client's descriptor is
+//   read-only)
+//   +-----------------------+---------------------------------------+--------------------------------------+
+//   | ReadHeader            | per stream: head, descriptor ring     | per stream: `slots` slots of 64 KiB  |
+//   +-----------------------+---------------------------------------+--------------------------------------+
+//   W  written by the client only (sealed SHRINK|GROW|SEAL; mapped read-only by the daemon)
+//   +-----------------------+-----------------------+---------------------------------------------------+
+//   | WriteHeader           | command ring          | per stream: waiting word, return ring (slot numbers) |
+//   +-----------------------+-----------------------+---------------------------------------------------+
+//
+// Handshake     client                                   daemon
+//               HELLO {version, streams, slots}   ->
+//                                                 <-     WELCOME {geometry, limits, first_index} + fds R, W,
+//                                                 doorbell
+//               READY                             ->     (from here on the disk thread serves the connection)
+//                                                 <-     GOODBYE {code, text} before every close by the
+//                                                 daemon
+//   HELLO and READY are each due within a second. `streams = 0` asks for a control connection: no segments,
+//   no descriptors; after READY it may send STATUS and gets the reply in STATUS_PART messages.
+//
+// Indices       free-running u32, starting at `first_index`; ring positions are `index & (capacity - 1)`.
+//               What is pending is always `published - seen`, and it is never more than the capacity.
+// Commands      OPEN{generation} then CLOSE{generation}, per stream. Generations of a stream count up by one
+// from
+//               first_index + 1. OPEN is legal only after the client has taken the terminal descriptor of the
+//               generation before. A CLOSE that meets its terminal on the way is ignored.
+// Descriptors   of a generation: at most one OPENED, then chunks in file order, then exactly one terminal.
+// Credit        a slot is lent by a CHUNK descriptor and comes back by its number through the return ring.
+// Wakes         each of the three sleepers (stream in futex wait, client in an event loop, disk thread in
+// epoll)
+//               announces its sleep in an *epoch word* that it alone writes: odd means "asleep or about to
+//               be". The other side publishes, then reads the word, and rings once for each odd value it has
+//               not rung for. Publish-then-read on one side and announce-then-look-again on the other are all
+//               seq_cst: one of the two always sees the other.
+//
+// All integers are little-endian and of fixed width; no pointers, no bool, no size_t. Words of different
+// writers lie at least 128 bytes apart (two lines: adjacent-line prefetch pulls pairs). Reserved fields are
+// zero.
+#pragma once
+
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "nvr/recording.h"
+
+namespace nvr::shm {
+
+// ---- Versions and limits
+// -------------------------------------------------------------------------------------
+
+inline constexpr std::uint32_t kMagic = 0x3152564e;  // "NVR1"
+inline constexpr std::uint16_t kVersionMajor = 1;    // another major version is refused, naming both
+inline constexpr std::uint16_t kVersionMinor = 0;
+
+inline constexpr std::uint32_t kSlotBytes =
+    65536;                                     // a chunk is at most this; chunk k starts at begin + k * 65536
+inline constexpr std::uint32_t kMinSlots = 2;  // a generation's OPENED and terminal need no slot but a place
+inline constexpr std::uint32_t kMaxSlots = 64;     // the daemon's bitmap of lent slots is one u64
+inline constexpr std::uint32_t kMaxStreams = 256;  // per connection
+inline constexpr std::size_t kWriterDistance = 128;
+inline constexpr std::uint32_t kFirstIndex = 0xfffffff0;  // sixteen steps before every index wraps
+inline constexpr std::uint32_t kHandshakeMs = 1000;
+inline constexpr std::uint32_t kHeartbeatMs = 100;  // the control thread's period while streams are open
+
+static_assert(std::endian::native == std::endian::little, "the protocol is little-endian");
+static_assert(std::atomic<std::uint32_t>::is_always_lock_free &&
+              std::atomic<std::uint64_t>::is_always_lock_free);
+static_assert(sizeof(std::atomic<std::uint32_t>) == 4 && sizeof(std::atomic<std::uint64_t>) == 8);
+
+using Word = std::atomic<std::uint32_t>;
+using LongWord = std::atomic<std::uint64_t>;
+
+// ---- The socket's messages
+// ------------------------------------------------------------------------------------
+
+enum class MessageType : std::uint16_t {
+  kHello = 1,
+  kWelcome = 2,
+  kReady = 3,
+  kGoodbye = 4,
+  kPublished = 5,   // daemon -> client: something was published since `want_byte` was last raised
+  kStatus = 6,      // control connection: asks for the status text
+  kStatusPart = 7,  // one piece of it
+};
+
+struct MessageHeader {
+  std::uint32_t magic = kMagic;
+  MessageType type{};
+  std::uint16_t length = 0;  // of the whole message; equals what the socket delivered
+};
+static_assert(sizeof(MessageHeader) == 8);
+
+struct Hello {
+  MessageHeader header{kMagic, MessageType::kHello, 32};
+  std::uint16_t version_major = kVersionMajor;
+  std::uint16_t version_minor = kVersionMinor;
+  std::uint32_t features = 0;          // none defined
+  std::uint32_t streams = 0;           // 0: control connection
+  std::uint32_t slots_per_stream = 0;  // a power of two, kMinSlots..kMaxSlots
+  std::uint64_t reserved = 0;
+};
+static_assert(sizeof(Hello) == 32);
+
+struct Welcome {
+  MessageHeader header{kMagic, MessageType::kWelcome, 328};
+  std::uint16_t version_major = kVersionMajor;
+  std::uint16_t version_minor = kVersionMinor;
+  std::uint32_t features = 0;
+  std::uint32_t streams = 0;  // as asked for
+  std::uint32_t slots_per_stream = 0;
+  std::uint32_t first_index = 0;
+  std::uint32_t max_streams = 0;       // limits of this daemon, for messages
+  std::uint64_t max_client_bytes = 0;  // --client-memory
+  std::uint64_t read_bytes = 0;        // sizes of R and W; equal to what Geometry computes
+  std::uint64_t write_bytes = 0;
+  std::uint64_t instance = 0;  // differs between any two starts of a daemon
+  char directory[256] = {};    // --dir, for messages; cut and NUL-terminated
+  std::uint64_t reserved = 0;
+};
+static_assert(sizeof(Welcome) == 328);
+
+struct Ready {
+  MessageHeader header{kMagic, MessageType::kReady, 8};
+};
+static_assert(sizeof(Ready) == 8);
+
+struct Goodbye {
+  MessageHeader header{kMagic, MessageType::kGoodbye, 256};
+  std::uint32_t code = 0;  // nvr::Code
+  std::uint32_t reserved = 0;
+  char text[240] = {};  // for a person; NUL-terminated
+};
+static_assert(sizeof(Goodbye) == 256);
+
+struct Published {
+  MessageHeader header{kMagic, MessageType::kPublished, 8};
+};
+static_assert(sizeof(Published) == 8);
+
+struct StatusRequest {
+  MessageHeader header{kMagic, MessageType::kStatus, 8};
+};
+static_assert(sizeof(StatusRequest) == 8);
+
+inline constexpr std::size_t kStatusPartBytes = 16 * 1024;
+
+struct StatusPart {
+  MessageHeader header{kMagic, MessageType::kStatusPart, 0};  // length counts the text that is there
+  std::uint32_t total = 0;                                    // bytes of the whole text (JSON, UTF-8)
+  std::uint32_t offset = 0;                                   // of this piece
+  char text[kStatusPartBytes] = {};
+};
+static_assert(offsetof(StatusPart, text) == 16);
+
+inline constexpr std::size_t kMaxMessageBytes = sizeof(StatusPart);
+
+// ---- Commands (W, client -> disk thread)
+// -----------------------------------------------------------------------
+
+enum class Opcode : std::uint32_t { kOpen = 1, kClose = 2 };
+
+inline constexpr std::uint16_t kOpenToEnd =
+    1;  // `end` is 0; the range ends where the file ends when it is opened
+inline constexpr std::uint16_t kOpenStatOnly = 2;  // OPENED, then END; no chunk is read
+inline constexpr std::uint16_t kOpenKnownFlags = kOpenToEnd | kOpenStatOnly;
+
+struct Command {
+  Opcode opcode{};
+  std::uint32_t stream = 0;
+  std::uint32_t generation = 0;
+  Priority priority = Priority::kPlayback;
+  CachePolicy cache = CachePolicy::kNormal;
+  std::uint16_t flags = 0;
+  std::uint64_t recording = 0;  // composite id
+  std::uint64_t begin = 0;      // bytes; begin < end unless kOpenToEnd
+  std::uint64_t end = 0;        // exclusive
+  std::uint64_t reserved[3] = {};
+};
+static_assert(sizeof(Command) == 64 && std::is_trivially_copyable_v<Command>);
+static_assert(offsetof(Command, priority) == 12 && offsetof(Command, recording) == 16 &&
+              offsetof(Command, end) == 32);
+
+// A place in the command ring. Eight words, so that the daemon's copy reads each of them exactly once.
+struct alignas(64) CommandCell {
+  LongWord words[8];
+};
+static_assert(sizeof(CommandCell) == sizeof(Command));
+
+// ---- Descriptors (R, disk thread -> client)
+// --------------------------------------------------------------------
+
+enum class DescriptorKind : std::uint16_t {
+  kOpened = 1,  // `file_*` are valid
+  kChunk = 2,   // `slot`, `length`, `offset` are valid; lends the slot
+  // Terminals: the last of a generation, published when nothing of it is in flight any more. They need no
+  // slot.
+  kEnd = 3,     // every byte of the range was delivered
+  kError = 4,   // `code`, `sys_errno`, `detail`, `offset`, `file_size` are valid
+  kClosed = 5,  // the answer to CLOSE
+};
+
+// What an error descriptor is about, so that the client can say it in a sentence.
+enum class Detail : std::uint16_t {
+  kNone = 0,
+  kOpenFailed = 1,      // sys_errno says why
+  kNotRegular = 2,      // a directory, FIFO, device, socket or symbolic link
+  kRangeBeyondEnd = 3,  // file_size is the file's length
+  kReadFailed = 4,      // sys_errno, at `offset`
+  kTruncated = 5,       // the file became shorter; file_size is its length now
+  kTooManyOpen = 6,     // a bound of the daemon; nothing was read
+  kNotSupported = 7,    // the engine cannot do what the cache policy asks for
+  kMapFailed = 8,       // sys_errno; the range could not be mapped
+  kDiskThreadDied = 9,
+};
+
+struct alignas(64) Descriptor {
+  std::uint32_t generation = 0;
+  DescriptorKind kind{};
+  std::uint16_t slot = 0;
+  std::uint32_t length = 0;  // bytes in the slot, 1..kSlotBytes
+  std::uint16_t code = 0;    // nvr::Code
+  Detail detail = Detail::kNone;
+  std::int32_t sys_errno = 0;
+  std::uint32_t reserved = 0;
+  std::uint64_t offset = 0;  // in the file
+  std::uint64_t file_device = 0;
+  std::uint64_t file_inode = 0;
+  std::uint64_t file_size = 0;
+  std::int64_t file_mtime_ns = 0;  // since the epoch
+};
+static_assert(sizeof(Descriptor) == 64 && std::is_trivially_copyable_v<Descriptor>);
+static_assert(offsetof(Descriptor, code) == 12 && offsetof(Descriptor, offset) == 24 &&
+              offsetof(Descriptor, file_mtime_ns) == 56);
+
+[[nodiscard]] constexpr bool is_terminal(DescriptorKind kind) {
+  return kind == DescriptorKind::kEnd || kind == DescriptorKind::kError || kind == DescriptorKind::kClosed;
+}
+
+// ---- R
+// -----------------------------------------------------------------------------------------------------------
+
+enum class DiskOperation : std::uint32_t { kNone = 0, kOpen = 1, kRead = 2 };
+
+// The oldest operation that the disk has not answered. Written by the control thread; `sequence` is odd while
+// it writes (a seqlock with every access seq_cst: it changes a few times a second at most).
+struct alignas(kWriterDistance) DiskState {
+  Word sequence;
+  Word operation;      // DiskOperation; kNone: nothing has been in flight for longer than a heartbeat
+  LongWord since_ns;   // CLOCK_MONOTONIC; when the operation was handed to the disk
+  LongWord recording;  // composite id
+  LongWord offset;     // in the file
+};
+static_assert(sizeof(DiskState) == kWriterDistance);
+
+struct alignas(4096) ReadHeader {
+  // Constant once the client can see it.
+  std::uint32_t magic = kMagic;
+  std::uint16_t version_major = kVersionMajor;
+  std::uint16_t version_minor = kVersionMinor;
+  std::uint64_t instance = 0;
+  // Epoch word of the disk thread: odd while it sleeps or is about to. Written by the disk thread.
+  alignas(kWriterDistance) Word need_doorbell;
+  // Written by the control thread while the connection has open streams, every kHeartbeatMs.
+  alignas(kWriterDistance) LongWord heartbeat;  // counts; what matters is that it moves
+  DiskState disk;
+};
+static_assert(sizeof(ReadHeader) == 4096);
+static_assert(offsetof(ReadHeader, need_doorbell) == 128 && offsetof(ReadHeader, heartbeat) == 256 &&
+              offsetof(ReadHeader, disk) == 384);
+
+// Per stream; 2 * slots descriptors follow it.
+struct alignas(kWriterDistance) PublicationHeader {
+  Word head;  // futex word; index after the last published descriptor. Written by the disk thread.
+};
+static_assert(sizeof(PublicationHeader) == kWriterDistance);
+
+// ---- W
+// -----------------------------------------------------------------------------------------------------------
+
+struct alignas(4096) WriteHeader {
+  Word command_tail;                        // index after the last posted command
+  alignas(kWriterDistance) Word want_byte;  // epoch word of the client's event loop
+};
+static_assert(sizeof(WriteHeader) == 4096 && offsetof(WriteHeader, want_byte) == 128);
+
+// Per stream; `slots` words (the return ring: slot numbers) follow it.
+struct alignas(kWriterDistance) CreditHeader {
+  Word waiting;                               // epoch word of the stream's blocked reader
+  alignas(kWriterDistance) Word return_tail;  // index after the last returned slot
+};
+static_assert(sizeof(CreditHeader) == 2 * kWriterDistance);
+
+[[nodiscard]] constexpr bool is_asleep(std::uint32_t epoch) {
+  return (epoch & 1) != 0;
+}
+
+// ---- Where everything lies
+// ------------------------------------------------------------------------------------
+
+[[nodiscard]] constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t alignment) {
+  return (value + alignment - 1) / alignment * alignment;
+}
+
+// Offsets in bytes from the start of R or W. Pure; `is_valid()` is the precondition of everything else.
+struct Geometry {
+  std::uint32_t streams = 0;
+  std::uint32_t slots = 0;  // per stream: its window
+
+  [[nodiscard]] constexpr bool is_valid() const {
+    return streams >= 1 && streams <= kMaxStreams && slots >= kMinSlots && slots <= kMaxSlots &&
+           std::has_single_bit(slots);
+  }
+
+  // Not yet taken by the client are at most: every lent slot's chunk, one OPENED, one terminal.
+  [[nodiscard]] constexpr std::uint32_t descriptor_capacity() const { return 2 * slots; }
+  // Not yet taken by the daemon are at most, per stream: CLOSE of a generation that has just ended by itself,
+  // OPEN and CLOSE of the next. Four rather than three per stream, for the power of two.
+  [[nodiscard]] constexpr std::uint32_t command_capacity() const { return std::bit_ceil(4 * streams); }
+
+  [[nodiscard]] constexpr std::uint64_t publication_bytes() const {
+    return sizeof(PublicationHeader) + std::uint64_t{descriptor_capacity()} * sizeof(Descriptor);
+  }
+  [[nodiscard]] constexpr std::uint64_t publication_offset(std::uint32_t stream) const {
+    return sizeof(ReadHeader) + stream * publication_bytes();
+  }
+  [[nodiscard]] constexpr std::uint64_t slot_offset(std::uint32_t stream, std::uint32_t slot) const {
+    return round_up(publication_offset(streams), 4096) + (std::uint64_t{stream} * slots + slot) * kSlotBytes;
+  }
+  [[nodiscard]] constexpr std::uint64_t read_bytes() const { return slot_offset(streams, 0); }
+
+  [[nodiscard]] constexpr std::uint64_t command_offset() const { return sizeof(WriteHeader); }
+  [[nodiscard]] constexpr std::uint64_t credit_bytes() const {
+    return sizeof(CreditHeader) + round_up(std::uint64_t{slots} * sizeof(Word), kWriterDistance);
+  }
+  [[nodiscard]] constexpr std::uint64_t credit_offset(std::uint32_t stream) const {
+    return round_up(command_offset() + std::uint64_t{command_capacity()} * sizeof(CommandCell),
+                    kWriterDistance) +
+           stream * credit_bytes();
+  }
+  [[nodiscard]] constexpr std::uint64_t write_bytes() const { return round_up(credit_offset(streams), 4096); }
+};
+
+// The largest connection stays far below 2^32 slots and 2^40 bytes, so no sum above can overflow.
+static_assert(Geometry{kMaxStreams, kMaxSlots}.read_bytes() < (std::uint64_t{1} << 31));
+static_assert(Geometry{kMaxStreams, kMaxSlots}.descriptor_capacity() >= kMaxSlots + 2);
+static_assert(Geometry{1, kMinSlots}.descriptor_capacity() >= kMinSlots + 2);
+
+}  // namespace nvr::shm
