@@ -1,0 +1,94 @@
+#include "daemon/admission.h"
+
+#include <algorithm>
+#include <string>
+
+namespace nvr::daemon {
+namespace {
+
+std::string in_mib(std::uint64_t bytes) {
+  return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MiB";
+}
+
+}  // namespace
+
+Result<void> Admission::check_uid(std::uint32_t uid) const {
+  if (is_privileged(uid) || std::ranges::find(allowed_uids_, uid) != allowed_uids_.end()) return {};
+  return fail(Code::kPermissionDenied, "uid " + std::to_string(uid) +
+                                           " may not connect: start the daemon with --allow-uid " +
+                                           std::to_string(uid));
+}
+
+Result<void> Admission::admit_client(std::uint32_t uid, std::uint32_t streams, std::uint32_t slots) {
+  const shm::Geometry geometry{.streams = streams, .slots = slots};
+  if (!geometry.is_valid())
+    return fail(Code::kInvalidArgument,
+                std::to_string(streams) + " streams of " + std::to_string(slots) +
+                    " slots: a connection has 1 to " + std::to_string(shm::kMaxStreams) +
+                    " streams, each with a power of two of slots from " + std::to_string(shm::kMinSlots) +
+                    " to " + std::to_string(shm::kMaxSlots));
+  const std::uint64_t bytes = geometry.read_bytes() + geometry.write_bytes();
+  if (bytes > limits_.client_memory_bytes)
+    return fail(Code::kResourceExhausted,
+                std::to_string(streams) + " streams of " + std::to_string(slots) + " slots need " +
+                    in_mib(bytes) + " of shared memory, and a connection gets " +
+                    in_mib(limits_.client_memory_bytes) +
+                    " at most: ask for less, or raise the daemon's --client-memory");
+  if (clients_ >= limits_.max_clients)
+    return fail(Code::kResourceExhausted, "all " + std::to_string(limits_.max_clients) +
+                                              " connections are taken: raise the daemon's --max-clients");
+  Share& share = shares_[uid];
+  if (share.clients >= limits_.max_clients_per_uid) {
+    forget_if_empty(uid);
+    return fail(Code::kResourceExhausted,
+                "uid " + std::to_string(uid) + " has all the " + std::to_string(limits_.max_clients_per_uid) +
+                    " connections it may have: raise the daemon's --max-clients-per-uid");
+  }
+  const std::uint64_t bound = memory_bound(uid);
+  const std::uint64_t in_use = bound == limits_.total_memory_bytes ? memory_bytes_ : share.memory_bytes;
+  if (bytes > bound - std::min(in_use, bound) || bytes > limits_.total_memory_bytes - memory_bytes_) {
+    forget_if_empty(uid);
+    return fail(Code::kResourceExhausted,
+                in_mib(in_use) + " of the " + in_mib(bound) + " of shared memory that uid " +
+                    std::to_string(uid) + " can have are in use, and " + in_mib(bytes) +
+                    " more do not fit: close connections, or raise the daemon's --total-memory");
+  }
+  ++share.clients;
+  ++clients_;
+  share.memory_bytes += bytes;
+  memory_bytes_ += bytes;
+  return {};
+}
+
+void Admission::release_client(std::uint32_t uid) {
+  --shares_[uid].clients;
+  --clients_;
+  forget_if_empty(uid);
+}
+
+void Admission::release_memory(std::uint32_t uid, std::uint64_t bytes) {
+  shares_[uid].memory_bytes -= bytes;
+  memory_bytes_ -= bytes;
+  forget_if_empty(uid);
+}
+
+Result<void> Admission::admit_control(std::uint32_t uid) {
+  const std::uint32_t bound = is_privileged(uid) ? kMaxControlConnections : kMaxControlConnections - 1;
+  if (controls_ >= bound)
+    return fail(Code::kResourceExhausted, "all control connections are taken: try again");
+  ++controls_;
+  return {};
+}
+
+// One user's clients cannot take everything from the others'.
+std::uint64_t Admission::memory_bound(std::uint32_t uid) const {
+  return is_privileged(uid) ? limits_.total_memory_bytes : limits_.total_memory_bytes / 2;
+}
+
+void Admission::forget_if_empty(std::uint32_t uid) {
+  const auto share = shares_.find(uid);
+  if (share != shares_.end() && share->second.clients == 0 && share->second.memory_bytes == 0)
+    shares_.erase(share);
+}
+
+}  // namespace nvr::daemon

@@ -1,0 +1,66 @@
+// Who may connect, and how much everybody may have: pure book-keeping. Control thread only.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "nvr/error.h"
+#include "shm/protocol.h"
+
+namespace nvr::daemon {
+
+struct Limits {
+  std::uint32_t max_clients = 0;  // connections with segments
+  std::uint32_t max_clients_per_uid = 0;
+  std::uint64_t client_memory_bytes = 0;  // of one connection
+  std::uint64_t total_memory_bytes = 0;   // of all; a uid other than the daemon's and root has half
+};
+
+// Besides the clients: peers in the handshake, and control connections (status). One of the latter is kept
+// for the daemon's own user and root, so that an operator always gets in.
+inline constexpr std::uint32_t kMaxHandshakes = 64;
+inline constexpr std::uint32_t kMaxControlConnections = 8;
+
+class Admission {
+ public:
+  Admission(Limits limits, std::uint32_t own_uid, std::vector<std::uint32_t> allowed_uids)
+      : limits_(limits), own_uid_(own_uid), allowed_uids_(std::move(allowed_uids)) {}
+
+  [[nodiscard]] const Limits& limits() const { return limits_; }
+
+  // PermissionDenied, naming the uid and the remedy.
+  [[nodiscard]] Result<void> check_uid(std::uint32_t uid) const;
+
+  // Counts a connection of this geometry in. ResourceExhausted or InvalidArgument, naming the bound, and
+  // nothing counted.
+  [[nodiscard]] Result<void> admit_client(std::uint32_t uid, std::uint32_t streams, std::uint32_t slots);
+  // The connection has ended. Its memory goes on counting until release_memory().
+  void release_client(std::uint32_t uid);
+  void release_memory(std::uint32_t uid, std::uint64_t bytes);
+
+  [[nodiscard]] Result<void> admit_control(std::uint32_t uid);
+  void release_control() { --controls_; }
+
+  [[nodiscard]] std::uint32_t clients() const { return clients_; }
+  [[nodiscard]] std::uint64_t memory_bytes() const { return memory_bytes_; }
+
+ private:
+  struct Share {
+    std::uint32_t clients = 0;
+    std::uint64_t memory_bytes = 0;
+  };
+  [[nodiscard]] bool is_privileged(std::uint32_t uid) const { return uid == 0 || uid == own_uid_; }
+  [[nodiscard]] std::uint64_t memory_bound(std::uint32_t uid) const;
+  void forget_if_empty(std::uint32_t uid);
+
+  Limits limits_;
+  std::uint32_t own_uid_;
+  std::vector<std::uint32_t> allowed_uids_;
+  std::map<std::uint32_t, Share> shares_;
+  std::uint32_t clients_ = 0;
+  std::uint32_t controls_ = 0;
+  std::uint64_t memory_bytes_ = 0;
+};
+
+}  // namespace nvr::daemon

@@ -1,0 +1,220 @@
+#include "daemon/control_thread.h"
+
+#include <errno.h>
+#include <spdlog/spdlog.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "daemon/status.h"
+#include "shm/clock.h"
+
+namespace nvr::daemon {
+namespace {
+
+enum Tag : std::uint64_t { kSignals = Peers::kFirstFreeTag, kMail };
+
+constexpr std::uint64_t kHeartbeatNs = shm::kHeartbeatMs * shm::kMillisecond;
+
+}  // namespace
+
+Result<std::unique_ptr<ControlThread>> ControlThread::create(Options options, shm::UniqueFd signals) {
+  shm::UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll) return fail_errno(errno, "cannot create an epoll set");
+  shm::UniqueFd mail_wakeup(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!mail_wakeup) return fail_errno(errno, "cannot create an eventfd");
+  std::unique_ptr<ControlThread> control(
+      new ControlThread(std::move(options), std::move(signals), std::move(epoll), std::move(mail_wakeup)));
+  auto disk =
+      DiskThread::create({.directory = control->options_.directory,
+                          .wait_for_directory = control->options_.wait_for_directory,
+                          .slow_operation_ns = control->options_.slow_operation_ms * shm::kMillisecond,
+                          .max_connections = control->options_.max_clients},
+                         control->mail_wakeup_.get());
+  if (!disk) return tl::unexpected(disk.error());
+  control->disk_ = std::move(*disk);
+  control->heartbeat_sleep_.emplace(control->disk_->heartbeat_wanted());
+  control->heartbeat_sleep_->announce();
+  const Options& o = control->options_;
+  control->peers_.emplace(control->epoll_.get(), *control->disk_,
+                          Peers::Setup{.admission = Admission({.max_clients = o.max_clients,
+                                                               .max_clients_per_uid = o.max_clients_per_uid,
+                                                               .client_memory_bytes = o.client_memory_bytes,
+                                                               .total_memory_bytes = o.total_memory_bytes},
+                                                              geteuid(), o.allowed_uids),
+                                       .instance = control->instance_,
+                                       .directory = o.directory,
+                                       .status = [self = control.get()] { return self->status(); }});
+  if (auto watched = control->watch(control->signals_.get(), kSignals); !watched)
+    return tl::unexpected(watched.error());
+  if (auto watched = control->watch(control->mail_wakeup_.get(), kMail); !watched)
+    return tl::unexpected(watched.error());
+  return control;
+}
+
+ControlThread::ControlThread(Options options, shm::UniqueFd signals, shm::UniqueFd epoll,
+                             shm::UniqueFd mail_wakeup)
+    : options_(std::move(options)),
+      started_ns_(shm::now_ns()),
+      signals_(std::move(signals)),
+      epoll_(std::move(epoll)),
+      mail_wakeup_(std::move(mail_wakeup)),
+      watchdog_(options_.slow_operation_ms * shm::kMillisecond) {
+  if (getrandom(&instance_, sizeof(instance_), GRND_NONBLOCK) != sizeof(instance_)) instance_ = started_ns_;
+}
+
+Result<void> ControlThread::watch(int fd, std::uint64_t tag) const {
+  epoll_event event = {};
+  event.events = EPOLLIN;
+  event.data.u64 = tag;
+  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0)
+    return fail_errno(errno, "cannot watch a descriptor");
+  return {};
+}
+
+Error ControlThread::run() {
+  disk_->start();
+  std::array<epoll_event, 64> events;
+  for (;;) {
+    const int wait_ms = peers_->populate_some() ? 0 : timeout_ms();
+    const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), wait_ms);
+    for (int i = 0; i < count; ++i) {
+      const epoll_event& event = events[static_cast<std::size_t>(i)];
+      if (event.data.u64 == kSignals) stop();
+      if (event.data.u64 == kMail) {
+        std::uint64_t rings = 0;
+        static_cast<void>(!read(mail_wakeup_.get(), &rings, sizeof(rings)));
+      } else {
+        peers_->on_event(event.data.u64, event.events);
+      }
+    }
+    if (auto error = take_mail()) return *error;
+    peers_->check_deadlines();
+    beat();
+  }
+}
+
+int ControlThread::timeout_ms() const {
+  std::uint64_t next_ns = peers_->next_deadline_ns();
+  if (beating_) next_ns = std::min(next_ns, next_beat_ns_);
+  if (systemd_period_ns_ != 0) next_ns = std::min(next_ns, next_systemd_ns_);
+  if (next_ns == UINT64_MAX) return -1;
+  const std::uint64_t now = shm::now_ns();
+  return next_ns <= now ? 0 : static_cast<int>((next_ns - now) / shm::kMillisecond + 1);
+}
+
+Result<void> ControlThread::on_directory_opened(const DirectoryOpened& opened) {
+  engine_ = opened.engine;
+  device_ = describe_device(opened.device, options_.device_kind);
+  if (auto listening = peers_->listen(options_.socket_path, !options_.allowed_uids.empty()); !listening)
+    return listening;
+  spdlog::info("ready: serving {} at {} (engine {}, {} disk)", options_.directory, options_.socket_path,
+               engine_, to_string(device_));
+  std::uint64_t systemd_us = 0;
+  if (sd_watchdog_enabled(0, &systemd_us) > 0) systemd_period_ns_ = systemd_us * 1000 / 2;
+  sd_notifyf(0, "READY=1\nSTATUS=Serving %s", options_.directory.c_str());
+  return {};
+}
+
+void ControlThread::stop() {
+  spdlog::info("stopping on a signal");
+  sd_notify(0, "STOPPING=1\nSTATUS=Stopping");
+  peers_->end_all({.code = Code::kUnavailable, .message = "the daemon is stopping"});
+  spdlog::shutdown();
+  _exit(0);
+}
+
+// ---- Heartbeat, watchdog, status
+// -----------------------------------------------------------------------------------------
+
+std::optional<Error> ControlThread::take_mail() {
+  while (auto message = disk_->take_message()) {
+    if (const auto* const opened = std::get_if<DirectoryOpened>(&*message)) {
+      if (auto listening = on_directory_opened(*opened); !listening) return listening.error();
+    } else if (const auto* const missing = std::get_if<DirectoryMissing>(&*message)) {
+      spdlog::warn("{}; trying until it is there (--wait-for-dir)", missing->error.message);
+      sd_notifyf(0, "STATUS=Waiting for %s", options_.directory.c_str());
+    } else if (const auto* const failed = std::get_if<StartFailed>(&*message)) {
+      return failed->error;
+    } else if (const auto* const detached = std::get_if<Detached>(&*message)) {
+      peers_->on_detached(*detached->connection);
+    } else if (const auto* const violation = std::get_if<Violation>(&*message)) {
+      peers_->on_violation(*violation->connection, violation->offence);
+    } else if (const auto* const slow = std::get_if<SlowOperationEnded>(&*message)) {
+      spdlog::warn("{} took {:.1f} s", to_string(slow->operation),
+                   static_cast<double>(slow->duration_ns) / 1e9);
+    }
+  }
+  return std::nullopt;
+}
+
+// Keeps the heartbeat while streams are open, and stops it when none is: an idle daemon sleeps for good.
+void ControlThread::beat() {
+  const std::uint64_t now = shm::now_ns();
+  if (systemd_period_ns_ != 0 && now >= next_systemd_ns_) {
+    sd_notify(0, "WATCHDOG=1");
+    next_systemd_ns_ = now + systemd_period_ns_;
+  }
+  if (!beating_) {
+    if (!disk_->has_open_streams()) return;
+    heartbeat_sleep_->retire();
+    beating_ = true;
+    next_beat_ns_ = now;
+  }
+  if (now < next_beat_ns_) return;
+  next_beat_ns_ = now + kHeartbeatNs;
+
+  look_at_disk(now);
+  if (disk_->has_open_streams()) return;
+  // S1 and S2 of shm/wake.h: the disk thread wakes us when a stream is opened.
+  heartbeat_sleep_->announce();
+  beating_ = disk_->has_open_streams();
+  if (beating_) heartbeat_sleep_->retire();
+}
+
+// Writes to every client how the disk is doing, and warns of what is stuck.
+void ControlThread::look_at_disk(std::uint64_t now_ns) {
+  shm::OldestOperation oldest = disk_->in_flight().oldest();
+  if (oldest.since_ns == 0 || now_ns < oldest.since_ns + kHeartbeatNs) oldest = {};
+  if (watchdog_.should_warn(oldest, now_ns))
+    spdlog::warn("{} has been stuck for {:.1f} s; {} streams are open", to_string(oldest),
+                 static_cast<double>(now_ns - oldest.since_ns) / 1e9,
+                 disk_->statistics().streams_open.value());
+  const bool changed = !(oldest == stall_);
+  stall_ = oldest;
+  peers_->for_each_serving([&](const Connection& connection) {
+    shm::ReadHeader& header = connection.read_view().read_header();
+    if (changed) write_disk_state(header.disk, stall_);
+    header.heartbeat.store(header.heartbeat.load() + 1);  // sole writer
+  });
+}
+
+std::string ControlThread::status() const {
+  const std::uint64_t now = shm::now_ns();
+  const Peers::Totals totals = peers_->totals();
+  StatusSources sources{.engine = engine_,
+                        .directory = options_.directory,
+                        .device_kind = to_string(device_),
+                        .instance = instance_,
+                        .uptime_ns = now - started_ns_,
+                        .now_ns = now,
+                        .stall = stall_,
+                        .operations_in_flight = disk_->in_flight().count(),
+                        .control_connections = totals.controls,
+                        .accepted = totals.accepted,
+                        .refused = totals.refused,
+                        .violations = totals.violations,
+                        .held_bytes = totals.held_bytes,
+                        .admission = peers_->admission(),
+                        .disk = disk_->statistics(),
+                        .connections = {}};
+  peers_->for_each_serving([&](const Connection& connection) { sources.connections.push_back(&connection); });
+  return status_json(sources);
+}
+
+}  // namespace nvr::daemon

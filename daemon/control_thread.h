@@ -1,0 +1,61 @@
+// The control thread: accepts clients, shakes hands, notices their death, keeps the heartbeat and the
+// watchdog, answers for status, and ends the daemon. It is the process's main thread. It never touches the
+// disk, never waits for a client, and shares no lock with the disk thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "daemon/device.h"
+#include "daemon/disk_thread.h"
+#include "daemon/options.h"
+#include "daemon/peers.h"
+#include "daemon/watchdog.h"
+#include "shm/unique_fd.h"
+
+namespace nvr::daemon {
+
+class ControlThread {
+ public:
+  // `signals` is a signalfd for those that end the daemon.
+  [[nodiscard]] static Result<std::unique_ptr<ControlThread>> create(Options options, shm::UniqueFd signals);
+
+  // Serves until a signal comes, then ends the process with 0 (by _exit: nothing waits for a thread that may
+  // be stuck on the disk). Returns only when it could not start, with the reason.
+  [[nodiscard]] Error run();
+
+ private:
+  ControlThread(Options options, shm::UniqueFd signals, shm::UniqueFd epoll, shm::UniqueFd mail_wakeup);
+
+  [[nodiscard]] Result<void> watch(int fd, std::uint64_t tag) const;
+  [[nodiscard]] int timeout_ms() const;
+  [[nodiscard]] std::optional<Error> take_mail();
+  [[nodiscard]] Result<void> on_directory_opened(const DirectoryOpened& opened);
+  void beat();
+  void look_at_disk(std::uint64_t now_ns);
+  [[nodiscard]] std::string status() const;
+  [[noreturn]] void stop();
+
+  Options options_;
+  std::uint64_t started_ns_;
+  std::uint64_t instance_ = 0;
+  shm::UniqueFd signals_;
+  shm::UniqueFd epoll_;
+  shm::UniqueFd mail_wakeup_;
+  std::unique_ptr<DiskThread> disk_;
+  std::optional<Peers> peers_;
+
+  std::string_view engine_;
+  Device device_;
+  Watchdog watchdog_;
+  shm::OldestOperation stall_;                   // as last written to the clients
+  std::optional<shm::Sleeper> heartbeat_sleep_;  // announced while there is no heartbeat
+  bool beating_ = false;
+  std::uint64_t next_beat_ns_ = 0;
+  std::uint64_t next_systemd_ns_ = 0;
+  std::uint64_t systemd_period_ns_ = 0;  // 0: systemd does not watch
+};
+
+}  // namespace nvr::daemon

@@ -1,0 +1,145 @@
+// The disk thread: serves every connection of the daemon, and is the only one that touches the disk.
+//
+//   commands -> scheduler -> engine -> slots and descriptors
+//
+// It waits for the disk and for work, never for a client. Everything private here belongs to it; the control
+// thread talks to it through two mailboxes and reads the statistics.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <thread>
+#include <variant>
+#include <vector>
+
+#include "daemon/connection.h"
+#include "daemon/doorbells.h"
+#include "daemon/engine.h"
+#include "daemon/in_flight.h"
+#include "daemon/mailbox.h"
+#include "daemon/sample_dir.h"
+#include "daemon/statistics.h"
+
+namespace nvr::daemon {
+
+struct DiskThreadOptions {
+  std::string directory;
+  bool wait_for_directory = false;
+  std::uint64_t slow_operation_ns = 0;
+  std::uint32_t max_connections = 0;
+};
+
+// To the disk thread.
+struct Attach {
+  Connection* connection = nullptr;
+};
+struct Detach {
+  Connection* connection = nullptr;
+};
+struct Stop {};
+using ToDisk = std::variant<std::monostate, Attach, Detach, Stop>;
+
+// From the disk thread.
+struct DirectoryOpened {  // the engine runs; clients can be served
+  std::string_view engine;
+  std::uint64_t device = 0;
+};
+struct DirectoryMissing {  // tried again, with --wait-for-dir; sent once
+  Error error;
+};
+struct StartFailed {  // the thread has ended
+  Error error;
+};
+struct Detached {
+  Connection* connection = nullptr;
+};
+struct Violation {  // the connection is condemned; DETACH it
+  Connection* connection = nullptr;
+  const char* offence = nullptr;
+};
+struct SlowOperationEnded {
+  shm::OldestOperation operation;
+  std::uint64_t duration_ns = 0;
+};
+using FromDisk = std::variant<std::monostate, DirectoryOpened, DirectoryMissing, StartFailed, Detached,
+                              Violation, SlowOperationEnded>;
+
+class DiskThread {
+ public:
+  // `control_wakeup`: an eventfd of the control thread, written when it should look at its mailbox.
+  [[nodiscard]] static Result<std::unique_ptr<DiskThread>> create(DiskThreadOptions options,
+                                                                  int control_wakeup);
+  ~DiskThread();
+
+  void start();  // thread "r-<directory>"
+
+  // Control thread.
+  void post(ToDisk message);
+  [[nodiscard]] std::optional<FromDisk> take_message() { return from_disk_.take(); }
+  [[nodiscard]] const DiskStatistics& statistics() const { return statistics_; }
+  [[nodiscard]] const InFlight& in_flight() const { return in_flight_; }
+  // The control thread stops its heartbeat when nothing is open; an odd value here asks the disk thread to
+  // write `control_wakeup` when something is opened. The control thread's side is a shm::Sleeper on this
+  // word.
+  [[nodiscard]] shm::Word& heartbeat_wanted() { return heartbeat_wanted_; }
+  // seq_cst: pairs with that Sleeper.
+  [[nodiscard]] bool has_open_streams() const { return active_.load() != 0; }
+
+ private:
+  DiskThread(DiskThreadOptions options, Doorbells doorbells, shm::UniqueFd mail_wakeup, int control_wakeup);
+
+  void run();
+  [[nodiscard]] bool open_directory();
+  [[nodiscard]] bool serve();
+
+  bool take_mail();
+  bool take_commands();
+  bool take_credit();
+  bool submit_operations();
+  bool reap_completions();
+  void sleep();
+  bool spin();
+
+  bool look_for_work() { return take_mail() | take_commands() | take_credit(); }
+  void attach(Connection& connection);
+  void detach(Connection& connection);
+  void finish_detaching();
+  void condemn(Connection& connection, const char* offence);
+  void take_command(ServedStream& stream, const shm::Command& command, std::optional<const char*>& offence);
+  void hand_over(Operation& operation);
+  void complete(const Completion& completion);
+  [[nodiscard]] bool goes_on(Operation& operation, std::int64_t result);
+  void on_ring(Connection& connection);
+  void unmute_all();
+  void tell(FromDisk message);
+  void update_activity();
+
+  DiskThreadOptions options_;
+  Doorbells doorbells_;
+  shm::UniqueFd mail_wakeup_;
+  int control_wakeup_;
+  Mailbox<ToDisk> to_disk_;
+  Mailbox<FromDisk> from_disk_;
+  DiskStatistics statistics_;
+  InFlight in_flight_;
+  shm::Word heartbeat_wanted_ = 0;
+  shm::Waker heartbeat_{heartbeat_wanted_};
+  std::atomic<std::uint32_t> active_ = 0;  // is any stream open?
+
+  std::optional<SampleDir> directory_;
+  std::unique_ptr<Engine> engine_;
+  Scheduler scheduler_;
+  std::optional<OperationPool> operations_;
+  std::optional<DiskContext> context_;
+  std::vector<Connection*> connections_;  // attached
+  std::vector<Connection*> by_doorbell_;  // by doorbell id; null where free
+  std::uint32_t muted_ = 0;               // connections whose doorbell is not watched
+  std::uint32_t leaving_ = 0;             // connections that wait for the engine
+  std::uint64_t spin_ns_ = 0;             // how long the next spin lasts
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace nvr::daemon

@@ -1,0 +1,45 @@
+// The one virtual interface: how operations reach the disk. Implementations: mmap, io_uring, and a seeded
+// simulation for tests. Disk thread only.
+//
+// An engine does one thing, once: short reads, EINTR and EAGAIN are reported as they come and dealt with
+// above, by submitting what is left of the operation again.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "daemon/operation.h"
+
+namespace nvr::daemon {
+
+struct Completion {
+  Operation* operation = nullptr;
+  // Open: 0 (`opened` holds the file) or a negative errno. Read: bytes read at offset + done, at least 1; 0
+  // where the file ends; or a negative errno.
+  std::int64_t result = 0;
+};
+
+class Engine {
+ public:
+  Engine() = default;
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+  virtual ~Engine() = default;
+
+  [[nodiscard]] virtual std::string_view name() const = 0;
+  // How many operations may be submitted and not reaped.
+  [[nodiscard]] virtual std::uint32_t depth() const = 0;
+
+  // Hands an operation over. Never fails: what goes wrong is its completion.
+  virtual void submit(Operation& operation) = 0;
+  // Fills in completions that are there, up to the span's length, and returns how many. An engine without
+  // asynchrony does the work here, one operation a call.
+  virtual std::size_t reap(std::span<Completion> completions) = 0;
+  // Sleeps until a completion is there, a doorbell has rung (the epoll descriptor given at creation is
+  // readable), or `timeout_ms` (-1: none) has passed.
+  virtual void wait(int timeout_ms) = 0;
+};
+
+}  // namespace nvr::daemon

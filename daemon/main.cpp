@@ -1,0 +1,60 @@
+// nvr-readerd: reads one directory of recordings on behalf of other processes.
+#include <signal.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "daemon/control_thread.h"
+#include "daemon/options.h"
+
+namespace {
+
+void set_up_log(const std::string& level) {
+  spdlog::set_default_logger(spdlog::stderr_color_mt("nvr-readerd"));
+  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %n[%P] %^%l%$: %v");
+  spdlog::set_level(spdlog::level::from_str(level));
+}
+
+// Per connection: socket, pidfd, doorbell, two segments; per stream one file. The limit is raised as far as
+// the bounds can ask for and the hard limit allows.
+void raise_descriptor_limit(std::uint32_t max_clients) {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const rlim_t wanted = 64 + rlim_t{max_clients} * (5 + nvr::shm::kMaxStreams);
+  limit.rlim_cur = std::max(limit.rlim_cur, std::min(limit.rlim_max, wanted));
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+nvr::shm::UniqueFd block_signals() {
+  signal(SIGPIPE, SIG_IGN);  // whoever reads our log may go first
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  sigprocmask(SIG_BLOCK, &signals, nullptr);  // before any thread exists, so for all of them
+  return nvr::shm::UniqueFd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  nvr::daemon::Options options = nvr::daemon::parse_options(argc, argv);
+  set_up_log(options.log_level);
+  raise_descriptor_limit(options.max_clients);
+  // A client of the same user could otherwise write to our memory through /proc/<pid>/mem.
+  prctl(PR_SET_DUMPABLE, 0);
+  if (options.sandbox) prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+
+  auto control = nvr::daemon::ControlThread::create(std::move(options), block_signals());
+  const nvr::Error error = control ? (*control)->run() : control.error();
+  // At every log level: a daemon that ends without having served says why.
+  std::fprintf(stderr, "nvr-readerd: %s\n", error.message.c_str());
+  std::fflush(stderr);
+  _exit(2);  // nothing was served yet, so there is nothing to wind down
+}

@@ -1,0 +1,86 @@
+// One request to the disk: opening a recording, or reading a stretch of it into free slots. Disk thread only.
+//
+// An operation belongs to the engine from submit() until its completion is reaped: until then neither it nor
+// the slots it names may be touched, reused or unmapped, whatever has become of the client (invariant 5).
+#pragma once
+
+#include <array>
+#include <boost/intrusive/list.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "daemon/sample_dir.h"
+#include "nvr/recording.h"
+#include "shm/protocol.h"
+
+namespace nvr::daemon {
+
+class ServedStream;
+
+// Most slots that one read fills. The mmap engine publishes at the end of a read, so this is also how long a
+// client may wait for the first of them: 8 x 64 KiB, about 30 us of copying.
+inline constexpr std::uint32_t kMaxReadSlots = 8;
+
+struct Operation : boost::intrusive::list_base_hook<> {
+  enum class Kind : std::uint8_t { kOpen, kRead };
+
+  std::uint32_t index = 0;         // in its pool, and in the InFlight table
+  ServedStream* stream = nullptr;  // whose it is; outlives the operation
+  Kind kind = Kind::kOpen;
+  RecordingId recording;
+
+  // Open: `file` is made by the engine. Read: the stream's file.
+  SampleFile* file = nullptr;
+  std::unique_ptr<SampleFile> opened;
+
+  // Read: [offset, offset + length) of the file; slot i takes its i-th 64 KiB.
+  std::uint64_t offset = 0;
+  std::uint32_t length = 0;
+  std::uint32_t slot_count = 0;
+  std::array<std::uint16_t, kMaxReadSlots> slots = {};
+  std::array<std::byte*, kMaxReadSlots> targets = {};
+
+  std::uint32_t done = 0;       // bytes read so far
+  std::uint32_t published = 0;  // slots of it that the client has been shown
+  std::uint32_t retries = 0;    // of EAGAIN
+  bool finished = false;        // no longer the engine's; `error` says how it ended
+  int error = 0;                // errno; 0 and done < length: the file ended
+  std::uint64_t submitted_ns = 0;
+};
+
+// The operations that can be in flight at a time; their addresses never change.
+class OperationPool {
+ public:
+  explicit OperationPool(std::uint32_t size) : operations_(size) {
+    for (std::uint32_t i = size; i-- > 0;) {
+      operations_[i].index = i;
+      free_.push_back(&operations_[i]);
+    }
+  }
+
+  [[nodiscard]] bool empty() const { return free_.empty(); }
+  [[nodiscard]] std::size_t in_use() const { return operations_.size() - free_.size(); }
+  // Precondition: !empty(). Everything but the index is as new.
+  [[nodiscard]] Operation& take() {
+    Operation& operation = *free_.back();
+    free_.pop_back();
+    return operation;
+  }
+  void give_back(Operation& operation) {
+    operation.stream = nullptr;
+    operation.file = nullptr;
+    operation.opened.reset();
+    operation.done = operation.published = operation.retries = operation.slot_count = operation.length = 0;
+    operation.finished = false;
+    operation.error = 0;
+    free_.push_back(&operation);
+  }
+
+ private:
+  std::vector<Operation> operations_;
+  std::vector<Operation*> free_;
+};
+
+}  // namespace nvr::daemon

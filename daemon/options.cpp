@@ -1,0 +1,112 @@
+#include "daemon/options.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+
+#include "daemon/version.h"
+
+namespace nvr::daemon {
+namespace {
+
+constexpr const char* kAbout =
+    "Reads video recordings from one directory (one disk) on behalf of other processes.\n"
+    "Clients link libnvr-client and get 64 KiB chunks through shared memory: whatever a stalled or\n"
+    "failing disk does, it never reaches their threads. Run one daemon per disk.";
+
+constexpr const char* kExamples =
+    "Example:\n"
+    "  nvr-readerd --dir /media/disk1/sample --socket /run/nvr-readerd/disk1.sock\n"
+    "  nvr-cat --socket /run/nvr-readerd/disk1.sock 3/1842086 > recording\n"
+    "\n"
+    "Logs go to stderr; a line containing \"ready\" says that clients can connect. SIGTERM and SIGINT end "
+    "the\n"
+    "daemon within a second, whatever the disk does. Exit status: 0 after a signal, 2 for options, "
+    "directories or\n"
+    "sockets that cannot be used.";
+
+[[noreturn]] void reject(const std::string& why) {
+  std::fprintf(stderr, "nvr-readerd: %s (see nvr-readerd --help)\n", why.c_str());
+  std::exit(2);
+}
+
+void define(CLI::App& app, Options& options) {
+  app.footer(kExamples);
+  app.set_version_flag("--version", std::string("nvr-readerd ") + kVersion);
+  app.add_option("--dir", options.directory,
+                 "Directory of sample files, named by 16 hex digits (00000003001c1ba6)")
+      ->required()
+      ->type_name("DIR");
+  app.add_option("--socket", options.socket_path, "Unix socket to listen on; its directory must exist")
+      ->required()
+      ->type_name("PATH");
+  app.add_option("--engine", options.engine, "How the disk is read")
+      ->check(CLI::IsMember({"mmap"}))
+      ->capture_default_str()
+      ->type_name("ENGINE");
+  app.add_option("--slow-op-ms", options.slow_operation_ms,
+                 "Warn when one disk operation takes this long: while it is stuck, at doubling intervals, "
+                 "and at its end")
+      ->check(CLI::Range(1, 3'600'000))
+      ->capture_default_str()
+      ->type_name("MS");
+  app.add_option("--max-clients", options.max_clients, "Connections at a time; more get ResourceExhausted")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str()
+      ->type_name("N");
+  app.add_option("--max-clients-per-uid", options.max_clients_per_uid,
+                 "Connections at a time of one user [default: --max-clients]")
+      ->check(CLI::Range(1, 4096))
+      ->type_name("N");
+  app.add_option("--client-memory", options.client_memory_bytes,
+                 "Most shared memory that one connection may ask for (64MiB, 1GiB, ...) [default: 64MiB]")
+      ->transform(CLI::AsSizeValue(false))
+      ->type_name("SIZE");
+  app.add_option("--total-memory", options.total_memory_bytes,
+                 "Most shared memory of all connections together [default: a quarter of the machine's]")
+      ->transform(CLI::AsSizeValue(false))
+      ->type_name("SIZE");
+  app.add_option("--allow-uid", options.allowed_uids,
+                 "User that may connect, besides the daemon's own and root; may be repeated")
+      ->type_name("UID");
+  app.add_option("--device-kind", options.device_kind, "What the disk is: auto asks sysfs")
+      ->transform(CLI::Transformer(std::map<std::string, DeviceKind>{{"auto", DeviceKind::kAuto},
+                                                                     {"rotational", DeviceKind::kRotational},
+                                                                     {"solid", DeviceKind::kSolid}}))
+      ->type_name("auto|rotational|solid");
+  app.add_flag("--wait-for-dir", options.wait_for_directory,
+               "If DIR is not there yet (disk not mounted), try again until it is, then serve it");
+  app.add_flag("!--no-sandbox", options.sandbox, "Do not give up privileges after start-up");
+  app.add_option("--log-level", options.log_level, "What to log")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))
+      ->capture_default_str()
+      ->type_name("LEVEL");
+}
+
+}  // namespace
+
+Options parse_options(int argc, char** argv) {
+  Options options;
+  CLI::App app(kAbout, "nvr-readerd");
+  define(app, options);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& wanted) {  // --help, --version
+    std::exit(app.exit(wanted));
+  } catch (const CLI::ParseError& error) {
+    reject(error.what());
+  }
+  if (options.max_clients_per_uid == 0) options.max_clients_per_uid = options.max_clients;
+  if (options.max_clients_per_uid > options.max_clients)
+    reject("--max-clients-per-uid is more than --max-clients");
+  if (options.client_memory_bytes == 0) reject("--client-memory 0 would admit nobody");
+  if (options.total_memory_bytes == 0)
+    options.total_memory_bytes = static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) *
+                                 static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE)) / 4;
+  return options;
+}
+
+}  // namespace nvr::daemon

@@ -1,0 +1,32 @@
+// What the daemon was asked to do. Read once, at start.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace nvr::daemon {
+
+enum class DeviceKind { kAuto, kRotational, kSolid };
+
+struct Options {
+  std::string directory;
+  std::string socket_path;
+  std::string engine = "mmap";
+  std::uint64_t slow_operation_ms = 1000;
+  std::uint32_t max_clients = 256;
+  std::uint32_t max_clients_per_uid = 0;          // 0: max_clients
+  std::uint64_t client_memory_bytes = 64u << 20;  // most that one connection may ask for
+  std::uint64_t total_memory_bytes = 0;           // 0: a quarter of the machine's memory
+  std::vector<std::uint32_t> allowed_uids;        // besides the daemon's own and root
+  DeviceKind device_kind = DeviceKind::kAuto;
+  bool wait_for_directory = false;
+  bool sandbox = true;
+  std::string log_level = "info";
+};
+
+// Parses the command line. Ends the process for --help and --version (0) and for what cannot be right (2,
+// with one clear line on stderr).
+[[nodiscard]] Options parse_options(int argc, char** argv);
+
+}  // namespace nvr::daemon

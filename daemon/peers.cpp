@@ -1,0 +1,352 @@
+#include "daemon/peers.h"
+
+#include <errno.h>
+#include <spdlog/spdlog.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "shm/clock.h"
+#include "shm/socket.h"
+
+namespace nvr::daemon {
+namespace {
+
+constexpr std::uint64_t kHandshakeNs = shm::kHandshakeMs * shm::kMillisecond;
+constexpr std::uint64_t kAcceptPauseNs = 100 * shm::kMillisecond;  // when descriptors have run out
+constexpr std::uint64_t kPopulateStep = 2 << 20;                   // about 2 ms of zeroing
+constexpr int kAcceptBatch = 32;  // a storm of connects leaves the others their turn
+constexpr int kMessageBatch = 8;  // and so does a storm of messages
+
+shm::Goodbye goodbye_of(const Error& why) {
+  shm::Goodbye goodbye;
+  goodbye.code = static_cast<std::uint32_t>(why.code);
+  why.message.copy(goodbye.text, sizeof(goodbye.text) - 1);
+  return goodbye;
+}
+
+}  // namespace
+
+Result<void> Peers::listen(const std::string& path, bool others_may_connect) {
+  auto listener = Listener::create(path, others_may_connect);
+  if (!listener) return tl::unexpected(listener.error());
+  listener_.emplace(std::move(*listener));
+  return watch(listener_->fd(), tag_of(kListener), EPOLLIN);
+}
+
+Result<void> Peers::watch(int fd, std::uint64_t tag, std::uint32_t events) const {
+  epoll_event event = {};
+  event.events = events;
+  event.data.u64 = tag;
+  if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0)
+    return fail_errno(errno, "cannot watch a descriptor");
+  return {};
+}
+
+void Peers::on_event(std::uint64_t tag, std::uint32_t events) {
+  const auto what = static_cast<Tag>(tag & 0xff);
+  if (what == kListener) return accept_some();
+  const auto found = peers_.find(static_cast<std::uint32_t>(tag >> 8));
+  if (found == peers_.end() || found->second.phase == Peer::Phase::kLeaving)
+    return;  // ended earlier in this round
+  if (what == kPidfd) return end(found->second, nullptr);
+  on_socket(found->second, events);
+}
+
+// ---- Accept
+// ----------------------------------------------------------------------------------------------------------
+
+void Peers::accept_some() {
+  for (int i = 0; i < kAcceptBatch; ++i) {
+    auto accepted = listener_->accept();
+    if (!accepted) {  // out of descriptors: the listener would stay readable, so look away for a while
+      spdlog::warn("{}; trying again (raise the limit on open files)", accepted.error().message);
+      epoll_ctl(epoll_, EPOLL_CTL_DEL, listener_->fd(), nullptr);
+      accept_again_ns_ = shm::now_ns() + kAcceptPauseNs;
+      return;
+    }
+    if (!accepted->has_value()) return;
+    admit(std::move(**accepted));
+  }
+}
+
+void Peers::admit(AcceptedPeer accepted) {
+  if (auto allowed = setup_.admission.check_uid(accepted.identity.uid); !allowed)
+    return refuse(accepted, allowed.error());
+  if (handshakes_ >= kMaxHandshakes)
+    return refuse(accepted, {.code = Code::kResourceExhausted,
+                             .message = "too many connections are being opened: try again"});
+  const std::uint32_t id = ++last_id_;
+  auto watched = watch(accepted.socket.get(), tag_of(kSocket, id), EPOLLIN | EPOLLRDHUP);
+  // Without a pidfd, or room to watch it, the socket's hang-up tells alone.
+  if (watched && accepted.pidfd) static_cast<void>(watch(accepted.pidfd.get(), tag_of(kPidfd, id), EPOLLIN));
+  if (!watched) return refuse(accepted, watched.error());
+  Peer& peer = peers_[id];
+  peer.id = id;
+  peer.socket = std::move(accepted.socket);
+  peer.pidfd = std::move(accepted.pidfd);
+  peer.identity = accepted.identity;
+  peer.deadline_ns = shm::now_ns() + kHandshakeNs;
+  ++handshakes_;
+}
+
+void Peers::refuse(const AcceptedPeer& accepted, const Error& why) {
+  ++totals_.refused;
+  spdlog::warn("refused pid {} uid {}: {}", accepted.identity.pid, accepted.identity.uid, why.message);
+  static_cast<void>(shm::send_message(accepted.socket.get(), goodbye_of(why)));
+}
+
+// ---- Messages
+// --------------------------------------------------------------------------------------------------------
+
+void Peers::on_socket(Peer& peer, std::uint32_t events) {
+  if ((events & EPOLLOUT) != 0) send_reply(peer);
+  std::array<std::byte, 256> buffer;
+  for (int i = 0; i < kMessageBatch; ++i) {
+    auto received = shm::receive_message(peer.socket.get(), buffer);
+    if (!received && received.error().sys_errno == EAGAIN) return;
+    if (received && received->size == 0) return end(peer, nullptr);
+    if (!received && received.error().sys_errno != 0) return end(peer, nullptr);  // reset
+    const auto handled = received ? on_message(peer, std::span(buffer).first(received->size))
+                                  : Result<void>(tl::unexpected(received.error()));
+    if (!handled) {
+      const Error& why = handled.error();
+      ++(why.code == Code::kInvalidArgument ? totals_.violations : totals_.refused);
+      spdlog::warn("pid {} uid {} is disconnected: {}", peer.identity.pid, peer.identity.uid, why.message);
+      return end(peer, &why);
+    }
+  }
+}
+
+Result<void> Peers::on_message(Peer& peer, std::span<const std::byte> message) {
+  const auto header = shm::check_header(message);
+  if (!header) return tl::unexpected(header.error());
+  if (peer.phase == Peer::Phase::kHello && header->type == shm::MessageType::kHello) {
+    const auto hello = shm::decode_message<shm::Hello>(message);
+    return hello ? on_hello(peer, *hello) : tl::unexpected(hello.error());
+  }
+  if (peer.phase == Peer::Phase::kReady && header->type == shm::MessageType::kReady) {
+    on_ready(peer);
+    return {};
+  }
+  if (peer.phase == Peer::Phase::kControl && header->type == shm::MessageType::kStatus) {
+    if (peer.reply_sent == peer.reply.size()) {  // else it is still being answered
+      peer.reply = setup_.status();
+      peer.reply_sent = 0;
+      send_reply(peer);
+    }
+    return {};
+  }
+  return fail(Code::kInvalidArgument,
+              "message of type " + std::to_string(static_cast<int>(header->type)) + " out of place");
+}
+
+Result<void> Peers::on_hello(Peer& peer, const shm::Hello& hello) {
+  if (hello.version_major != shm::kVersionMajor)
+    return fail(Code::kFailedPrecondition, "the client speaks protocol version " +
+                                               std::to_string(hello.version_major) + ", the daemon " +
+                                               std::to_string(shm::kVersionMajor));
+  peer.is_control = hello.streams == 0;
+  if (peer.is_control) {
+    if (auto admitted = setup_.admission.admit_control(peer.identity.uid); !admitted) {
+      peer.is_control = false;  // nothing to release
+      return admitted;
+    }
+    ++totals_.controls;
+  } else if (auto created = create_connection(peer, hello); !created) {
+    return created;
+  }
+
+  shm::Welcome welcome;
+  welcome.streams = hello.streams;
+  welcome.slots_per_stream = hello.slots_per_stream;
+  welcome.first_index = shm::kFirstIndex;
+  welcome.max_streams = shm::kMaxStreams;
+  welcome.max_client_bytes = setup_.admission.limits().client_memory_bytes;
+  welcome.instance = setup_.instance;
+  setup_.directory.copy(welcome.directory, sizeof(welcome.directory) - 1);
+  peer.phase = Peer::Phase::kReady;
+  if (peer.is_control) return shm::send_message(peer.socket.get(), welcome);
+
+  const Connection& connection = *peer.connection;
+  welcome.read_bytes = connection.read_segment().bytes();
+  welcome.write_bytes = connection.write_segment().bytes();
+  const auto r = connection.read_segment().descriptor_for_client();
+  if (!r) return tl::unexpected(r.error());
+  const auto w = connection.write_segment().descriptor_for_client();
+  if (!w) return tl::unexpected(w.error());
+  return shm::send_message(peer.socket.get(), welcome, std::array{r->get(), w->get(), connection.doorbell()});
+}
+
+Result<void> Peers::create_connection(Peer& peer, const shm::Hello& hello) {
+  release_unheld_memory();
+  const std::uint32_t uid = peer.identity.uid;
+  if (auto admitted = setup_.admission.admit_client(uid, hello.streams, hello.slots_per_stream); !admitted)
+    return admitted;
+  const shm::Geometry geometry{.streams = hello.streams, .slots = hello.slots_per_stream};
+  auto connection = Connection::create(peer.id, peer.identity, geometry, setup_.instance, peer.socket.get());
+  if (!connection) {
+    setup_.admission.release_client(uid);
+    setup_.admission.release_memory(uid, geometry.read_bytes() + geometry.write_bytes());
+    return tl::unexpected(connection.error());
+  }
+  peer.connection = std::move(*connection);
+  return {};
+}
+
+void Peers::on_ready(Peer& peer) {
+  peer.deadline_ns = 0;
+  --handshakes_;
+  ++totals_.accepted;
+  if (peer.is_control) {
+    peer.phase = Peer::Phase::kControl;
+    return;
+  }
+  peer.phase = Peer::Phase::kServing;
+  spdlog::info("client pid {} uid {} connected: {} streams of {} slots", peer.identity.pid, peer.identity.uid,
+               peer.connection->geometry().streams, peer.connection->geometry().slots);
+  disk_->post(Attach{peer.connection.get()});
+}
+
+void Peers::send_reply(Peer& peer) {
+  while (peer.reply_sent < peer.reply.size()) {
+    shm::StatusPart part;
+    const std::size_t size = peer.reply.copy(part.text, sizeof(part.text), peer.reply_sent);
+    part.header.length = static_cast<std::uint16_t>(offsetof(shm::StatusPart, text) + size);
+    part.total = static_cast<std::uint32_t>(peer.reply.size());
+    part.offset = static_cast<std::uint32_t>(peer.reply_sent);
+    if (!shm::send_message(peer.socket.get(), part))
+      break;  // the rest when there is room, or never if it has gone
+    peer.reply_sent += size;
+  }
+  epoll_event event = {};
+  event.events = EPOLLIN | EPOLLRDHUP;
+  if (peer.reply_sent < peer.reply.size()) event.events |= EPOLLOUT;
+  event.data.u64 = tag_of(kSocket, peer.id);
+  epoll_ctl(epoll_, EPOLL_CTL_MOD, peer.socket.get(), &event);
+}
+
+// ---- The end
+// ---------------------------------------------------------------------------------------------------------
+
+// Shuts the peer's socket down at once, with GOODBYE if there is something to say. Its descriptors and memory
+// go when the disk thread has let go of them. May destroy `peer`.
+void Peers::end(Peer& peer, const Error* why) {
+  if (why != nullptr) static_cast<void>(shm::send_message(peer.socket.get(), goodbye_of(*why)));
+  epoll_ctl(epoll_, EPOLL_CTL_DEL, peer.socket.get(), nullptr);
+  if (peer.pidfd) epoll_ctl(epoll_, EPOLL_CTL_DEL, peer.pidfd.get(), nullptr);
+  shutdown(peer.socket.get(), SHUT_RDWR);
+  if (peer.deadline_ns != 0) --handshakes_;
+  peer.deadline_ns = 0;
+  const bool is_attached = peer.phase == Peer::Phase::kServing;
+  peer.phase = Peer::Phase::kLeaving;
+  if (is_attached)
+    disk_->post(Detach{peer.connection.get()});
+  else
+    forget(peer);
+}
+
+void Peers::on_violation(const Connection& connection, const char* offence) {
+  ++totals_.violations;
+  spdlog::warn("client pid {} uid {} broke the protocol and is disconnected: {}", connection.peer().pid,
+               connection.peer().uid, offence);
+  const auto found = peers_.find(connection.id());
+  if (found == peers_.end() || found->second.phase == Peer::Phase::kLeaving) return;
+  const Error why{.code = Code::kInvalidArgument, .message = std::string("protocol violation: ") + offence};
+  end(found->second, &why);
+}
+
+void Peers::on_detached(Connection& connection) {
+  const auto found = peers_.find(connection.id());
+  if (found == peers_.end()) return;
+  spdlog::info("client pid {} uid {} disconnected after {} chunks, {} bytes", connection.peer().pid,
+               connection.peer().uid, connection.chunks.value(), connection.bytes.value());
+  forget(found->second);
+}
+
+void Peers::forget(Peer& peer) {
+  if (peer.is_control) {
+    setup_.admission.release_control();
+    --totals_.controls;
+  }
+  if (peer.connection) release_segments(*peer.connection);
+  peers_.erase(peer.id);
+}
+
+// The connection no longer counts; its memory does for as long as the client keeps it mapped.
+void Peers::release_segments(Connection& connection) {
+  const std::uint32_t uid = connection.peer().uid;
+  const std::uint64_t bytes = connection.shared_bytes();
+  setup_.admission.release_client(uid);
+  HeldMemory memory{.uid = uid, .bytes = bytes, .segments = std::move(connection).release_segments()};
+  memory.segments.r.unmap();
+  memory.segments.w.unmap();
+  held_.push_back(std::move(memory));
+  release_unheld_memory();
+}
+
+void Peers::release_unheld_memory() {
+  std::erase_if(held_, [this](const HeldMemory& memory) {
+    if (memory.segments.r.held_elsewhere() || memory.segments.w.held_elsewhere()) return false;
+    setup_.admission.release_memory(memory.uid, memory.bytes);
+    return true;
+  });
+}
+
+void Peers::end_all(const Error& why) {
+  for (auto& [id, peer] : peers_) {
+    if (peer.phase == Peer::Phase::kLeaving) continue;
+    static_cast<void>(shm::send_message(peer.socket.get(), goodbye_of(why)));
+    shutdown(peer.socket.get(), SHUT_RDWR);
+  }
+  if (listener_) listener_->unlink_if_ours();
+}
+
+// ---- Time
+// ------------------------------------------------------------------------------------------------------------
+
+std::uint64_t Peers::next_deadline_ns() const {
+  std::uint64_t next_ns = accept_again_ns_ != 0 ? accept_again_ns_ : UINT64_MAX;
+  if (handshakes_ == 0) return next_ns;
+  for (const auto& [id, peer] : peers_) {
+    if (peer.deadline_ns != 0) next_ns = std::min(next_ns, peer.deadline_ns);
+  }
+  return next_ns;
+}
+
+void Peers::check_deadlines() {
+  const std::uint64_t now = shm::now_ns();
+  if (accept_again_ns_ != 0 && now >= accept_again_ns_ && watch(listener_->fd(), tag_of(kListener), EPOLLIN))
+    accept_again_ns_ = 0;
+  if (handshakes_ == 0) return;
+  for (auto it = peers_.begin(); it != peers_.end();) {
+    Peer& peer = (it++)->second;
+    if (peer.deadline_ns == 0 || now < peer.deadline_ns) continue;
+    ++totals_.refused;
+    const Error why{.code = Code::kDeadlineExceeded,
+                    .message = peer.phase == Peer::Phase::kHello ? "no HELLO within a second of connecting"
+                                                                 : "no READY within a second of connecting"};
+    spdlog::warn("pid {} uid {} is disconnected: {}", peer.identity.pid, peer.identity.uid, why.message);
+    end(peer, &why);
+  }
+}
+
+bool Peers::populate_some() {
+  for (auto& [id, peer] : peers_) {
+    if (peer.phase != Peer::Phase::kServing || peer.is_populated) continue;
+    peer.is_populated = !peer.connection->populate(kPopulateStep);
+    return true;
+  }
+  return false;
+}
+
+Peers::Totals Peers::totals() const {
+  Totals totals = totals_;
+  for (const HeldMemory& memory : held_) totals.held_bytes += memory.bytes;
+  return totals;
+}
+
+}  // namespace nvr::daemon

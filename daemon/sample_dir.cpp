@@ -1,0 +1,50 @@
+#include "daemon/sample_dir.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace nvr::daemon {
+
+int objection_to(mode_t mode) {
+  if (S_ISREG(mode)) return 0;
+  if (S_ISDIR(mode)) return EISDIR;
+  if (S_ISLNK(mode)) return ELOOP;
+  return ENXIO;
+}
+
+Result<SampleDir> SampleDir::open(const std::string& path) {
+  shm::UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd) return fail_errno(errno, "cannot open the directory of sample files " + path);
+  if (faccessat(fd.get(), ".", R_OK | X_OK, AT_EACCESS) != 0)
+    return fail_errno(errno, "cannot read the directory of sample files " + path);
+  struct stat st = {};
+  if (fstat(fd.get(), &st) != 0)
+    return fail_errno(errno, "cannot stat the directory of sample files " + path);
+  return SampleDir(std::move(fd), st.st_dev);
+}
+
+int SampleDir::open_recording(RecordingId id, SampleFile& file) const {
+  const std::string name = file_name_of(id);
+  open_how how = {};
+  how.flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  long fd = 0;
+  do fd = syscall(SYS_openat2, fd_.get(), name.c_str(), &how, sizeof(how));
+  while (fd < 0 && errno == EINTR);
+  if (fd < 0) return -errno;
+  file.fd.reset(static_cast<int>(fd));
+  struct stat st = {};
+  if (fstat(file.fd.get(), &st) != 0) return -errno;
+  if (const int objection = objection_to(st.st_mode)) return -objection;
+  file.device = st.st_dev;
+  file.inode = st.st_ino;
+  file.size = static_cast<std::uint64_t>(st.st_size);
+  file.mtime_ns = std::int64_t{st.st_mtim.tv_sec} * 1'000'000'000 + st.st_mtim.tv_nsec;
+  file.residency_known = st.st_uid == geteuid();
+  return 0;
+}
+
+}  // namespace nvr::daemon

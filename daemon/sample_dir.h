@@ -1,0 +1,60 @@
+// The directory of sample files, opened once: recordings are found beneath that descriptor, whatever happens
+// to the path afterwards. Disk thread only (every call here can wait for the disk).
+#pragma once
+
+#include <sys/stat.h>
+
+#include <cstdint>
+#include <string>
+
+#include "nvr/error.h"
+#include "nvr/recording.h"
+#include "shm/mapping.h"
+#include "shm/unique_fd.h"
+
+namespace nvr::daemon {
+
+// An open sample file: one descriptor, and in mmap mode the mapping of what a stream reads of it.
+struct SampleFile {
+  shm::UniqueFd fd;
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+  std::uint64_t size = 0;  // bytes, when it was opened
+  std::int64_t mtime_ns = 0;
+  bool residency_known = false;  // mincore() answers truthfully: the file is ours
+
+  // What will be read; set once the range is known to lie within the file.
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+
+  // The mmap engine's own.
+  shm::Mapping mapping;              // of [begin, end), from the first read on
+  std::uint64_t resident_until = 0;  // file offset; pages before it were in the page cache at resident_at_ns
+  std::uint64_t resident_at_ns = 0;
+  std::uint64_t advised_until = 0;  // file offset up to which readahead was asked for
+};
+
+// What is wrong with a file of this mode as a recording: 0, or the errno that says it best.
+[[nodiscard]] int objection_to(mode_t mode);
+
+class SampleDir {
+ public:
+  // Opens `path` and makes sure that it can be searched and read. The Error names the path.
+  [[nodiscard]] static Result<SampleDir> open(const std::string& path);
+
+  // Opens a recording's file beneath the directory: no symbolic links, nothing but regular files, never
+  // blocking on a FIFO. A negative errno on failure: -ENOENT, -EACCES, -ELOOP (a link), -EISDIR, -ENXIO
+  // (FIFO, socket, device), ...
+  [[nodiscard]] int open_recording(RecordingId id, SampleFile& file) const;
+
+  [[nodiscard]] int fd() const { return fd_.get(); }
+  [[nodiscard]] std::uint64_t device() const { return device_; }
+
+ private:
+  SampleDir(shm::UniqueFd fd, std::uint64_t device) : fd_(std::move(fd)), device_(device) {}
+
+  shm::UniqueFd fd_;
+  std::uint64_t device_;
+};
+
+}  // namespace nvr::daemon

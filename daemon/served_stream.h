@@ -1,0 +1,108 @@
+// One stream of one connection, as the disk thread serves it: from OPEN through chunks to the one terminal,
+// and the life of its slots. Disk thread only.
+//
+// What always holds:
+//   1. A slot is free, in flight (handed to the engine), or lent (published and not returned); `free_` and
+//   `lent_`
+//      are disjoint, and what is in neither is in flight. Only a free slot is handed to the engine, only a
+//      lent one can come back.
+//   2. Chunks are published in file order; the terminal last, once, when nothing of the generation is in
+//   flight.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+#include "daemon/operation.h"
+#include "daemon/scheduler.h"
+#include "daemon/statistics.h"
+#include "shm/protocol.h"
+#include "shm/ring.h"
+#include "shm/wake.h"
+
+namespace nvr::daemon {
+
+class Connection;
+
+// What the disk thread's streams share.
+struct DiskContext {
+  Scheduler& scheduler;
+  OperationPool& operations;
+  DiskStatistics& statistics;
+};
+
+class ServedStream : public Schedulable {
+ public:
+  // `connection` outlives the stream. `context` is given at attach, before any other call.
+  ServedStream(Connection& connection, std::uint32_t index);
+  void attach(DiskContext& context) { context_ = &context; }
+
+  // Commands, already judged by offence_of(). They return what rule of the protocol is broken in the stream's
+  // state.
+  [[nodiscard]] std::optional<const char*> open(const shm::Command& command, std::uint64_t now_ns);
+  [[nodiscard]] std::optional<const char*> close(std::uint32_t generation);
+  // The connection ends: as close(), with nothing published any more.
+  void abandon();
+
+  // Takes back the slots that the client has returned. False: it returned one that was not lent.
+  [[nodiscard]] bool take_credit();
+  // Puts the stream where it now belongs in the scheduler.
+  void reschedule();
+
+  // The stream's turn has come: makes `operation` its open or its next read.
+  void prepare(Operation& operation, std::uint64_t now_ns);
+  // Part of a read has arrived, the operation goes on: publishes what is complete.
+  void on_progress(Operation& operation);
+  // The engine is done with `operation`; it goes back to the pool, now or when its turn in the order of the
+  // file comes.
+  void on_finished(Operation& operation);
+
+  [[nodiscard]] bool is_reading() const { return state_ == State::kReading; }
+  [[nodiscard]] bool has_credit() const { return free_ != 0; }
+  [[nodiscard]] bool is_closed_in_flight() const { return state_ == State::kEnding && in_flight_ > 0; }
+  [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
+  [[nodiscard]] Connection& connection() const { return *connection_; }
+
+ private:
+  enum class State : std::uint8_t {
+    kIdle,     // the terminal has been published, or nothing was ever opened
+    kQueued,   // OPEN was taken; the disk has not been asked yet
+    kOpening,  // the open is with the engine
+    kReading,
+    kEnding,  // `terminal_` is decided and waits for what is in flight
+  };
+
+  void on_opened(Operation& operation);
+  void publish_complete_slots(Operation& operation);
+  void publish_in_order();
+  void put(shm::Descriptor descriptor);
+  void publish();
+  void end_with(const shm::Descriptor& terminal);
+  void publish_terminal_if_settled();
+  void release_slots(Operation& operation);
+
+  Connection* connection_;
+  DiskContext* context_ = nullptr;
+  std::uint32_t index_;
+
+  shm::DescriptorProducer descriptors_;
+  shm::ReturnConsumer returns_;
+  shm::Waker reader_;  // the client thread that waits for this stream
+  std::uint64_t free_;
+  std::uint64_t lent_ = 0;
+
+  State state_ = State::kIdle;
+  std::uint32_t generation_;  // of the last OPEN
+  shm::Command command_;
+  std::uint64_t opened_ns_ = 0;  // when OPEN was taken
+  std::unique_ptr<SampleFile> file_;
+  std::uint64_t next_ = 0;       // offset of the next read
+  std::uint32_t ramp_ = 1;       // slots that the next read may fill: 1, 2, 4, ... kMaxReadSlots
+  std::uint32_t in_flight_ = 0;  // operations with the engine
+  bool first_published_ = false;
+  boost::intrusive::list<Operation, boost::intrusive::constant_time_size<false>> reads_;  // in file order
+  shm::Descriptor terminal_;
+};
+
+}  // namespace nvr::daemon

@@ -1,0 +1,70 @@
+#include "daemon/sigbus_guard.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <string.h>
+
+#include <atomic>
+#include <cstdint>
+
+namespace nvr::daemon {
+namespace {
+
+// What the running copy of this thread may fault on. The handler reads it, hence volatile and
+// constant-initialised.
+struct Guard {
+  sigjmp_buf resume;
+  const std::byte* begin;
+  const std::byte* end;
+  const std::byte* volatile fault;
+};
+
+thread_local Guard* volatile current_guard = nullptr;
+
+void on_sigbus(int, siginfo_t* info, void*) {
+  Guard* const guard = current_guard;
+  const auto* const address = static_cast<const std::byte*>(info->si_addr);
+  if (guard != nullptr && info->si_code > 0 && address >= guard->begin && address < guard->end) {
+    guard->fault = address;
+    siglongjmp(guard->resume, 1);
+  }
+  // Not ours: die of it, at the same instruction. (Sent by kill(), it is not repeated by returning, so raise
+  // it.)
+  signal(SIGBUS, SIG_DFL);
+  if (info->si_code <= 0) raise(SIGBUS);
+}
+
+}  // namespace
+
+void install_sigbus_handler() {
+  struct sigaction action = {};
+  action.sa_sigaction = on_sigbus;
+  // NODEFER: the handler leaves by siglongjmp without the signal mask, which is what makes sigsetjmp cheap.
+  action.sa_flags = SA_SIGINFO | SA_NODEFER;
+  sigaction(SIGBUS, &action, nullptr);
+}
+
+GuardedCopy guarded_copy(std::byte* target, std::span<const std::byte> source, const std::byte* probe,
+                         std::span<const std::byte> guarded) {
+  Guard guard;
+  guard.begin = guarded.data();
+  guard.end = guarded.data() + guarded.size();
+  guard.fault = nullptr;
+  if (sigsetjmp(guard.resume, 0) == 0) {
+    current_guard = &guard;
+    memcpy(target, source.data(), source.size());
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // the probe comes after the copy
+    if (probe != nullptr) static_cast<void>(*static_cast<const volatile std::byte*>(probe));
+    current_guard = nullptr;
+    return {.copied = source.size()};
+  }
+  current_guard = nullptr;
+  const std::byte* const page = guard.fault - reinterpret_cast<std::uintptr_t>(guard.fault) % 4096;
+  if (page >= source.data() + source.size()) return {.copied = source.size(), .probe_failed = true};
+  if (page <= source.data()) return {};
+  // memcpy need not go forwards, so what lies before the page that failed is not certain to be in the target:
+  // copy it again. It gets shorter by at least a page each time.
+  return guarded_copy(target, source.first(static_cast<std::size_t>(page - source.data())), nullptr, guarded);
+}
+
+}  // namespace nvr::daemon

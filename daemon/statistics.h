@@ -1,0 +1,60 @@
+// Counters and latency histograms: written by one thread, read by any. Every access is relaxed: each number
+// is exact by itself, and nothing is concluded from two of them together.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cstdint>
+
+namespace nvr::daemon {
+
+// Counts up. Sole writer: the thread that owns it.
+class Counter {
+ public:
+  void add(std::uint64_t amount = 1) { value_.store(value() + amount, std::memory_order_relaxed); }
+  void subtract(std::uint64_t amount) { value_.store(value() - amount, std::memory_order_relaxed); }
+  [[nodiscard]] std::uint64_t value() const { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::uint64_t> value_ = 0;
+};
+
+// Durations by powers of two: bucket i counts those of less than 2^i microseconds (and at least 2^(i-1)); the
+// last takes all that are longer, which is from 35 minutes on.
+class Histogram {
+ public:
+  static constexpr std::size_t kBuckets = 33;
+
+  void record_ns(std::uint64_t duration_ns) {
+    const std::uint64_t us = duration_ns / 1000;
+    buckets_[std::min<std::size_t>(static_cast<std::size_t>(std::bit_width(us)), kBuckets - 1)].add();
+    sum_ns_.add(duration_ns);
+  }
+  [[nodiscard]] std::uint64_t bucket(std::size_t index) const { return buckets_[index].value(); }
+  [[nodiscard]] static std::uint64_t upper_bound_us(std::size_t index) { return std::uint64_t{1} << index; }
+  [[nodiscard]] std::uint64_t sum_us() const { return sum_ns_.value() / 1000; }
+
+ private:
+  std::array<Counter, kBuckets> buckets_;
+  Counter sum_ns_;
+};
+
+// Written by the disk thread.
+struct DiskStatistics {
+  Counter opens;              // that reached the disk
+  Counter chunks;             // published
+  Counter bytes;              // in them
+  Counter errors;             // streams that ended in one
+  Counter wakes;              // futex wakes and socket bytes for clients
+  Counter sleeps;             // of the disk thread
+  Counter streams_open;       // now
+  Counter streams_waiting;    // now: to be opened, or with a read due
+  Counter quarantined_bytes;  // now: slots in flight for streams that have been closed
+  Histogram open_time;        // service time of an open
+  Histogram read_time;        // service time of a read of up to kMaxReadSlots chunks
+  Histogram queue_wait;       // from the command's arrival to the open's start
+  Histogram first_chunk;      // from the command's arrival to the first chunk's publication
+};
+
+}  // namespace nvr::daemon

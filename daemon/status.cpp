@@ -1,0 +1,102 @@
+#include "daemon/status.h"
+
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "daemon/version.h"
+#include "daemon/watchdog.h"
+#include "nvr/recording.h"
+#include "shm/clock.h"
+
+namespace nvr::daemon {
+namespace {
+
+using nlohmann::ordered_json;
+
+double seconds(std::uint64_t ns) {
+  return static_cast<double>(ns) / 1e9;
+}
+
+// Buckets that are empty are left out. The count is the sum of what was read, so that they agree.
+ordered_json to_json(const Histogram& histogram) {
+  ordered_json buckets = ordered_json::array();
+  std::uint64_t count = 0;
+  for (std::size_t i = 0; i < Histogram::kBuckets; ++i) {
+    const std::uint64_t in_bucket = histogram.bucket(i);
+    if (in_bucket == 0) continue;
+    count += in_bucket;
+    buckets.push_back({{"le_us", Histogram::upper_bound_us(i)}, {"count", in_bucket}});
+  }
+  return {{"count", count}, {"sum_us", histogram.sum_us()}, {"buckets", buckets}};
+}
+
+ordered_json to_json(const shm::OldestOperation& stall, std::uint64_t now_ns) {
+  if (stall.operation == shm::DiskOperation::kNone) return {{"stuck", false}};
+  return {{"stuck", true},
+          {"since_s", seconds(now_ns - stall.since_ns)},
+          {"operation", stall.operation == shm::DiskOperation::kOpen ? "open" : "read"},
+          {"recording", to_string(RecordingId::from_composite(stall.recording))},
+          {"offset", stall.offset}};
+}
+
+ordered_json to_json(const Connection& connection) {
+  return {{"id", connection.id()},
+          {"pid", connection.peer().pid},
+          {"uid", connection.peer().uid},
+          {"streams", connection.geometry().streams},
+          {"open_streams", connection.open_streams()},
+          {"slots", connection.geometry().slots},
+          {"bytes_shared", connection.shared_bytes()},
+          {"chunks", connection.chunks.value()},
+          {"bytes", connection.bytes.value()}};
+}
+
+}  // namespace
+
+std::string status_json(const StatusSources& sources) {
+  const DiskStatistics& disk = sources.disk;
+  const Limits& limits = sources.admission.limits();
+  ordered_json connections = ordered_json::array();
+  for (const Connection* const connection : sources.connections) connections.push_back(to_json(*connection));
+  const ordered_json status = {{"engine", sources.engine},
+                               {"directory", sources.directory},
+                               {"instance", sources.instance},
+                               {"pid", getpid()},
+                               {"uptime_s", seconds(sources.uptime_ns)},
+                               {"version", kVersion},
+                               {"device_kind", sources.device_kind},
+                               {"stall", to_json(sources.stall, sources.now_ns)},
+                               {"operations_in_flight", sources.operations_in_flight},
+                               {"connections", connections},
+                               {"totals",
+                                {{"connections_now", sources.connections.size()},
+                                 {"control_connections_now", sources.control_connections},
+                                 {"connections_accepted", sources.accepted},
+                                 {"connections_refused", sources.refused},
+                                 {"streams_open", disk.streams_open.value()},
+                                 {"opens", disk.opens.value()},
+                                 {"chunks", disk.chunks.value()},
+                                 {"bytes", disk.bytes.value()},
+                                 {"errors", disk.errors.value()},
+                                 {"wakes", disk.wakes.value()},
+                                 {"sleeps", disk.sleeps.value()},
+                                 {"violations", sources.violations},
+                                 {"shared_bytes", sources.admission.memory_bytes()},
+                                 {"held_bytes", sources.held_bytes},
+                                 {"quarantined_bytes", disk.quarantined_bytes.value()}}},
+                               {"limits",
+                                {{"max_clients", limits.max_clients},
+                                 {"max_clients_per_uid", limits.max_clients_per_uid},
+                                 {"client_memory_bytes", limits.client_memory_bytes},
+                                 {"total_memory_bytes", limits.total_memory_bytes}}},
+                               {"histograms",
+                                {{"open_us", to_json(disk.open_time)},
+                                 {"read_us", to_json(disk.read_time)},
+                                 {"queue_wait_us", to_json(disk.queue_wait)},
+                                 {"first_chunk_us", to_json(disk.first_chunk)}}}};
+  // A directory's name need not be UTF-8.
+  return status.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+}
+
+}  // namespace nvr::daemon

@@ -1,0 +1,29 @@
+// When to speak of an operation that is stuck: once when it has taken `slow_ns`, then each time that has
+// doubled. Pure; the control thread asks at every heartbeat.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "shm/disk_state.h"
+
+namespace nvr::daemon {
+
+class Watchdog {
+ public:
+  explicit Watchdog(std::uint64_t slow_ns) : slow_ns_(slow_ns) {}
+
+  // Is it time to warn of `oldest`, the oldest operation in flight (kNone: there is none)? An operation that
+  // outlives a warned-of one without being older is part of the same episode and is not warned of anew.
+  [[nodiscard]] bool should_warn(const shm::OldestOperation& oldest, std::uint64_t now_ns);
+
+ private:
+  std::uint64_t slow_ns_;
+  std::uint64_t episode_since_ns_ = 0;  // 0: none
+  std::uint64_t next_warning_ns_ = 0;   // age
+};
+
+// "read from 3/1842086 at offset 65536", "open 3/1842086".
+[[nodiscard]] std::string to_string(const shm::OldestOperation& operation);
+
+}  // namespace nvr::daemon
