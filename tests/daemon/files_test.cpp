@@ -1,0 +1,165 @@
+// The daemon's dealings with files: recordings beneath the directory, copies behind the SIGBUS guard, the
+// socket path.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "daemon/listener.h"
+#include "daemon/sample_dir.h"
+#include "daemon/sigbus_guard.h"
+#include "shm/clock.h"
+#include "shm/socket.h"
+
+namespace nvr::daemon {
+namespace {
+
+struct Scratch {
+  Scratch() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "nvr-test-XXXXXX").string();
+    path = mkdtemp(pattern.data());
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() { std::filesystem::remove_all(path); }
+  [[nodiscard]] std::string operator/(const std::string& name) const { return path + "/" + name; }
+  std::string path;
+};
+
+void write_file(const std::string& path, std::size_t bytes, char fill = 'x') {
+  std::ofstream(path) << std::string(bytes, fill);
+}
+
+TEST_CASE("sample dir: opens regular files beneath itself, and says why not otherwise") {
+  const Scratch scratch;
+  const auto name = [&](std::uint32_t n) { return scratch / file_name_of({1, n}); };
+  write_file(name(0), 1234);
+  std::filesystem::create_directory(name(1));
+  REQUIRE(mkfifo(name(2).c_str(), 0600) == 0);
+  std::filesystem::create_symlink(name(0), name(3));
+  REQUIRE(mknod(name(4).c_str(), S_IFSOCK | 0600, 0) == 0);
+  const auto dir = SampleDir::open(scratch.path);
+  REQUIRE(dir.has_value());
+  SampleFile file;
+  CHECK(dir->open_recording({1, 0}, file) == 0);
+  CHECK(file.size == 1234);
+  CHECK(file.inode != 0);
+  CHECK(dir->open_recording({1, 1}, file) == -EISDIR);
+  CHECK(dir->open_recording({1, 2}, file) == -ENXIO);  // a FIFO, and it did not block
+  CHECK(dir->open_recording({1, 3}, file) == -ELOOP);
+  CHECK(dir->open_recording({1, 4}, file) == -ENXIO);
+  CHECK(dir->open_recording({1, 5}, file) == -ENOENT);
+  CHECK_FALSE(SampleDir::open(scratch / "missing").has_value());
+  CHECK_FALSE(SampleDir::open(name(0)).has_value());
+}
+
+TEST_CASE("sigbus guard: copies what is there, and stops at the page that is not") {
+  install_sigbus_handler();
+  const Scratch scratch;
+  const std::string path = scratch / "file";
+  write_file(path, 3 * 4096);
+  const shm::UniqueFd fd(open(path.c_str(), O_RDWR | O_CLOEXEC));
+  const auto mapping = shm::Mapping::create(fd.get(), 0, 3 * 4096, shm::Access::kReadOnly, path);
+  REQUIRE(mapping.has_value());
+  const std::span<const std::byte> map(mapping->data(), mapping->size());
+  std::vector<std::byte> target(3 * 4096);
+
+  auto copy = guarded_copy(target.data(), map.first(2 * 4096), map.data() + 2 * 4096, map);
+  CHECK(copy.copied == 2 * 4096);
+  CHECK_FALSE(copy.probe_failed);
+
+  REQUIRE(ftruncate(fd.get(), 4096 + 100) == 0);
+  std::fill(target.begin(), target.end(), std::byte{0});
+  copy = guarded_copy(target.data(), map, nullptr, map);
+  CHECK(copy.copied == 2 * 4096);  // the second page exists, its tail reads as zeroes
+  CHECK(target[4096 + 99] == std::byte{'x'});
+  CHECK(target[4096 + 100] == std::byte{0});
+  copy = guarded_copy(target.data(), map.first(2 * 4096), map.data() + 2 * 4096, map);
+  CHECK(copy.copied == 2 * 4096);
+  CHECK(copy.probe_failed);  // which is how those zeroes are found out
+
+  REQUIRE(ftruncate(fd.get(), 0) == 0);
+  CHECK(guarded_copy(target.data(), map, nullptr, map).copied == 0);
+}
+
+TEST_CASE("sigbus guard: a SIGBUS from anywhere else still kills") {
+  const Scratch scratch;
+  const std::string path = scratch / "file";
+  write_file(path, 4096);
+  const pid_t child = fork();
+  if (child == 0) {
+    install_sigbus_handler();
+    const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
+    auto* const map = static_cast<const volatile char*>(mmap(nullptr, 4096, PROT_READ, MAP_SHARED, fd, 0));
+    if (ftruncate(fd, 0) != 0) _exit(3);
+    static_cast<void>(map[0]);
+    _exit(4);  // not reached
+  }
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  REQUIRE(WIFSIGNALED(status));
+  CHECK(WTERMSIG(status) == SIGBUS);
+}
+
+TEST_CASE(
+    "listener: takes over a dead daemon's socket, never a live one's nor a file, and removes only its own") {
+  const Scratch scratch;
+  const std::string path = scratch / "socket";
+  {
+    auto listener = Listener::create(path, false);
+    REQUIRE(listener.has_value());
+    struct stat st = {};
+    REQUIRE(stat(path.c_str(), &st) == 0);
+    CHECK((st.st_mode & 0777) == 0600);
+    const auto second = Listener::create(path, false);
+    REQUIRE_FALSE(second.has_value());
+    CHECK(second.error().code == Code::kAlreadyExists);
+    const auto client = shm::connect_socket(path, shm::now_ns() + shm::kSecond);
+    REQUIRE(client.has_value());
+    const auto accepted = listener->accept();
+    REQUIRE(accepted.has_value());
+    REQUIRE(accepted->has_value());
+    CHECK((*accepted)->identity.pid == getpid());
+    CHECK((*accepted)->identity.uid == geteuid());
+  }
+  CHECK_FALSE(std::filesystem::exists(path));
+
+  {  // left behind by a dead daemon
+    const shm::UniqueFd dead(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    REQUIRE(bind(dead.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0);
+  }
+  auto listener = Listener::create(path, true);
+  REQUIRE(listener.has_value());
+  struct stat st = {};
+  REQUIRE(stat(path.c_str(), &st) == 0);
+  CHECK((st.st_mode & 0777) == 0666);
+
+  std::filesystem::remove(path);  // somebody else's now
+  write_file(path, 10);
+  listener->unlink_if_ours();
+  CHECK(std::filesystem::exists(path));
+  const auto refused = Listener::create(path, false);
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(refused.error().code == Code::kFailedPrecondition);
+  CHECK(std::filesystem::file_size(path) == 10);
+}
+
+}  // namespace
+}  // namespace nvr::daemon

@@ -1,0 +1,215 @@
+// The daemon's pure parts: who is served next, who may connect, when to warn, what crosses between the
+// threads.
+#include <catch2/catch.hpp>
+#include <deque>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "daemon/admission.h"
+#include "daemon/mailbox.h"
+#include "daemon/scheduler.h"
+#include "daemon/statistics.h"
+#include "daemon/watchdog.h"
+#include "shm/clock.h"
+
+namespace nvr::daemon {
+namespace {
+
+struct Named : Schedulable {
+  explicit Named(int n) : name(n) {}
+  int name;
+};
+
+std::vector<int> all_turns(Scheduler& scheduler) {
+  std::vector<int> turns;
+  while (auto* const next = scheduler.next()) turns.push_back(static_cast<Named*>(next)->name);
+  return turns;
+}
+
+TEST_CASE("scheduler: first in, first out, opens and reads in turns, the starved not at all") {
+  Scheduler scheduler;
+  std::deque<Named> streams;
+  for (int i = 0; i < 7; ++i) streams.emplace_back(i);
+  for (int i : {0, 1, 2}) scheduler.enqueue(streams[static_cast<std::size_t>(i)], Scheduler::Place::kRead);
+  for (int i : {3, 4}) scheduler.enqueue(streams[static_cast<std::size_t>(i)], Scheduler::Place::kOpen);
+  for (int i : {5, 6}) scheduler.enqueue(streams[static_cast<std::size_t>(i)], Scheduler::Place::kStarved);
+  CHECK(all_turns(scheduler) == std::vector<int>{3, 0, 4, 1, 2});
+  CHECK(scheduler.has_starved());
+  scheduler.for_each_starved(
+      [&](Schedulable& stream) { scheduler.enqueue(stream, Scheduler::Place::kRead); });
+  CHECK_FALSE(scheduler.has_starved());
+  CHECK(all_turns(scheduler) == std::vector<int>{5, 6});
+}
+
+TEST_CASE("scheduler: a stream that is removed or destroyed gets no turn") {
+  Scheduler scheduler;
+  auto gone = std::make_unique<Named>(1);
+  Named removed(2);
+  Named stays(3);
+  for (Schedulable* const stream : {static_cast<Schedulable*>(gone.get()),
+                                    static_cast<Schedulable*>(&removed), static_cast<Schedulable*>(&stays)})
+    scheduler.enqueue(*stream, Scheduler::Place::kRead);
+  gone.reset();
+  Scheduler::remove(removed);
+  Scheduler::remove(removed);
+  CHECK(all_turns(scheduler) == std::vector<int>{3});
+}
+
+TEST_CASE("scheduler: streams that go on stand in line again behind all others") {
+  Scheduler scheduler;
+  Named a(1);
+  Named b(2);
+  scheduler.enqueue(a, Scheduler::Place::kRead);
+  scheduler.enqueue(b, Scheduler::Place::kRead);
+  std::vector<int> turns;
+  for (int i = 0; i < 6; ++i) {
+    auto* const next = static_cast<Named*>(scheduler.next());
+    turns.push_back(next->name);
+    scheduler.enqueue(*next, Scheduler::Place::kRead);
+  }
+  CHECK(turns == std::vector<int>{1, 2, 1, 2, 1, 2});
+}
+
+Admission make_admission() {
+  return {{.max_clients = 3,
+           .max_clients_per_uid = 2,
+           .client_memory_bytes = 64 << 20,
+           .total_memory_bytes = 100 << 20},
+          1000,
+          {1001}};
+}
+
+TEST_CASE("admission: own uid, root and the list may connect") {
+  const Admission admission = make_admission();
+  CHECK(admission.check_uid(0).has_value());
+  CHECK(admission.check_uid(1000).has_value());
+  CHECK(admission.check_uid(1001).has_value());
+  const auto refused = admission.check_uid(1002);
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(refused.error().code == Code::kPermissionDenied);
+  CHECK(refused.error().message.find("--allow-uid 1002") != std::string::npos);
+}
+
+TEST_CASE("admission: every bound holds, names itself, and counts nothing when it refuses") {
+  Admission admission = make_admission();
+  CHECK(admission.admit_client(1000, 0, 32).error().code == Code::kInvalidArgument);
+  CHECK(admission.admit_client(1000, 1, 3).error().code == Code::kInvalidArgument);
+  CHECK(admission.admit_client(1000, 64, 64).error().message.find("--client-memory") != std::string::npos);
+  REQUIRE(admission.admit_client(1000, 1, 2).has_value());
+  REQUIRE(admission.admit_client(1000, 1, 2).has_value());
+  CHECK(admission.admit_client(1000, 1, 2).error().message.find("--max-clients-per-uid") !=
+        std::string::npos);
+  REQUIRE(admission.admit_client(0, 1, 2).has_value());
+  CHECK(admission.admit_client(0, 1, 2).error().message.find("--max-clients") != std::string::npos);
+  CHECK(admission.clients() == 3);
+  const std::uint64_t bytes = shm::Geometry{1, 2}.read_bytes() + shm::Geometry{1, 2}.write_bytes();
+  CHECK(admission.memory_bytes() == 3 * bytes);
+  for (std::uint32_t uid : {1000u, 1000u, 0u}) {
+    admission.release_client(uid);
+    CHECK(admission.memory_bytes() > 0);
+    admission.release_memory(uid, bytes);
+  }
+  CHECK(admission.clients() == 0);
+  CHECK(admission.memory_bytes() == 0);
+}
+
+TEST_CASE("admission: memory that a client keeps counts against it, and one uid cannot have all") {
+  Admission admission = make_admission();
+  const std::uint64_t bytes =
+      shm::Geometry{16, 32}.read_bytes() + shm::Geometry{16, 32}.write_bytes();  // 32 MiB
+  REQUIRE(admission.admit_client(1001, 16, 32).has_value());
+  admission.release_client(1001);  // ended, but the memory is still mapped
+  const auto refused = admission.admit_client(1001, 16, 32);
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(refused.error().code == Code::kResourceExhausted);
+  CHECK(admission.admit_client(1000, 16, 32).has_value());
+  admission.release_memory(1001, bytes);
+  CHECK(admission.admit_client(1001, 16, 32).has_value());
+}
+
+TEST_CASE("admission: one control connection is kept for the operator") {
+  Admission admission = make_admission();
+  std::uint32_t admitted = 0;
+  while (admission.admit_control(1001)) ++admitted;
+  CHECK(admitted == kMaxControlConnections - 1);
+  CHECK(admission.admit_control(1000).has_value());
+  CHECK_FALSE(admission.admit_control(0).has_value());
+  admission.release_control();
+  CHECK(admission.admit_control(0).has_value());
+}
+
+shm::OldestOperation reading_since(std::uint64_t since_ns) {
+  return {.operation = shm::DiskOperation::kRead, .since_ns = since_ns, .recording = 1, .offset = 0};
+}
+
+TEST_CASE("watchdog: warns at the limit and whenever it has doubled, once per episode") {
+  Watchdog watchdog(shm::kSecond);
+  const std::uint64_t start = 100 * shm::kSecond;
+  std::vector<std::uint64_t> warned_at_s;
+  for (std::uint64_t tenths = 0; tenths <= 200; ++tenths) {
+    const std::uint64_t now = start + tenths * shm::kSecond / 10;
+    // After 10 s another operation, 1.5 s younger, is the oldest: the same episode.
+    const std::uint64_t since = tenths < 100 ? start : start + 3 * shm::kSecond / 2;
+    if (watchdog.should_warn(reading_since(since), now)) warned_at_s.push_back((now - start) / shm::kSecond);
+  }
+  CHECK(warned_at_s == std::vector<std::uint64_t>{1, 2, 4, 8, 16});
+}
+
+TEST_CASE("watchdog: a disk that answers is not warned of, and the next episode is a new one") {
+  Watchdog watchdog(shm::kSecond);
+  std::uint64_t now = 100 * shm::kSecond;
+  CHECK_FALSE(watchdog.should_warn({}, now));
+  CHECK_FALSE(watchdog.should_warn(reading_since(now), now + shm::kSecond - 1));
+  CHECK(watchdog.should_warn(reading_since(now), now + shm::kSecond));
+  CHECK_FALSE(watchdog.should_warn(reading_since(now), now + shm::kSecond + 1));
+  CHECK_FALSE(watchdog.should_warn({}, now + 2 * shm::kSecond));
+  now += 10 * shm::kSecond;
+  CHECK(watchdog.should_warn(reading_since(now), now + shm::kSecond));
+}
+
+TEST_CASE("mailbox: keeps order between two threads, and says when it is full") {
+  Mailbox<int> mailbox(4);
+  for (int i = 0; i < 4; ++i) REQUIRE(mailbox.put(i));
+  CHECK_FALSE(mailbox.put(4));
+  for (int i = 0; i < 4; ++i) CHECK(mailbox.take() == i);
+  CHECK_FALSE(mailbox.take().has_value());
+
+  constexpr int kCount = 20'000;
+  std::thread producer([&] {
+    for (int i = 0; i < kCount;) {
+      if (mailbox.put(i))
+        ++i;
+      else
+        std::this_thread::yield();
+    }
+  });
+  int wrong = 0;
+  for (int expected = 0; expected < kCount;) {
+    const auto message = mailbox.take();
+    if (!message) {
+      std::this_thread::yield();
+      continue;
+    }
+    wrong += *message == expected++ ? 0 : 1;
+  }
+  producer.join();
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("histogram: every duration is in one bucket, below its bound") {
+  Histogram histogram;
+  const std::vector<std::uint64_t> durations_us = {0, 1, 2, 3, 4, 1000, 1'000'000, std::uint64_t{1} << 50};
+  for (const std::uint64_t us : durations_us) histogram.record_ns(us * 1000);
+  std::uint64_t count = 0;
+  for (std::size_t i = 0; i < Histogram::kBuckets; ++i) count += histogram.bucket(i);
+  CHECK(count == durations_us.size());
+  CHECK(histogram.bucket(0) == 1);   // less than 1 us
+  CHECK(histogram.bucket(1) == 1);   // 1
+  CHECK(histogram.bucket(2) == 2);   // 2, 3
+  CHECK(histogram.bucket(10) == 1);  // 1000 < 1024
+  CHECK(Histogram::upper_bound_us(10) == 1024);
+}
+
+}  // namespace
+}  // namespace nvr::daemon

@@ -1,0 +1,102 @@
+// The wake protocol: nobody who sleeps is missed, and nobody is rung twice for one sleep.
+#include "shm/wake.h"
+
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <cstdint>
+#include <random>
+#include <thread>
+
+#include "shm/clock.h"
+#include "shm/futex.h"
+
+namespace nvr::shm {
+namespace {
+
+TEST_CASE("wake: a waker rings once for each sleep, and not at all for one who is awake") {
+  Word epoch = 0;
+  Sleeper sleeper(epoch);
+  Waker waker(epoch);
+  CHECK_FALSE(waker.should_ring());
+  for (int sleep = 0; sleep < 5; ++sleep) {
+    sleeper.announce();
+    CHECK(waker.should_ring());
+    CHECK_FALSE(waker.should_ring());
+    sleeper.announce();  // without retiring: a new sleep
+    CHECK(waker.should_ring());
+    sleeper.retire();
+    CHECK_FALSE(waker.should_ring());
+  }
+}
+
+TEST_CASE("wake: the epoch may wrap") {
+  Word epoch = 0xfffffffe;
+  Waker waker(epoch);
+  epoch.store(0xffffffff);
+  CHECK(waker.should_ring());
+  epoch.store(0);
+  CHECK_FALSE(waker.should_ring());
+  epoch.store(1);
+  CHECK(waker.should_ring());
+}
+
+// Two threads hand a number to and fro, each sleeping without a time limit whenever there is nothing for it.
+// A single wake that is lost stops the test for good (the suite's timeout fails it).
+TEST_CASE("wake: no hand-off is lost between two that sleep without a time limit") {
+  struct Side {
+    Word value = 0;  // published by this side
+    Word epoch = 0;  // announces this side's sleep
+    Word cancel = 0;
+  };
+  Side sides[2];
+  constexpr std::uint32_t kHandOffs = 20'000;
+  const auto run = [&sides](int self, unsigned seed) {
+    Side& mine = sides[self];
+    Side& theirs = sides[1 - self];
+    Sleeper sleeper(mine.epoch);
+    Waker waker(theirs.epoch);
+    std::minstd_rand random(seed);
+    for (std::uint32_t expected = 1; expected <= kHandOffs; ++expected) {
+      // Side 0 starts; side 1 answers with the same number.
+      const auto arrived = [&] { return theirs.value.load() == (self == 0 ? expected - 1 : expected); };
+      while (!arrived()) {
+        if (random() % 4 == 0) continue;  // sometimes look once more before sleeping
+        const std::uint32_t seen = theirs.value.load();
+        if (arrived()) break;
+        sleeper.announce();
+        if (theirs.value.load() == seen)
+          futex_wait_either(theirs.value, seen, mine.cancel, 0, now_ns() + 3600 * kSecond);
+        sleeper.retire();
+      }
+      mine.value.store(expected);
+      if (waker.should_ring()) futex_wake_one(mine.value);
+    }
+  };
+  std::thread other(run, 1, 11);
+  run(0, 22);
+  other.join();
+  CHECK(sides[0].value == kHandOffs);
+  CHECK(sides[1].value == kHandOffs);
+}
+
+TEST_CASE("futex: the private word ends a wait as well, and so does the deadline") {
+  Word shared = 7;
+  Word own = 1;
+  futex_wait_either(shared, 7, own, 0, now_ns() + 3600 * kSecond);  // own has another value: returns at once
+  const std::uint64_t before = now_ns();
+  futex_wait_either(shared, 7, own, 1, before + 20 * kMillisecond);
+  CHECK(now_ns() - before >= 10 * kMillisecond);
+
+  std::atomic<bool> woken = false;
+  std::thread sleeper([&] {
+    while (own.load() == 1) futex_wait_either(shared, 7, own, 1, now_ns() + 3600 * kSecond);
+    woken = true;
+  });
+  own.store(2);
+  futex_wake_private(own);
+  sleeper.join();
+  CHECK(woken);
+}
+
+}  // namespace
+}  // namespace nvr::shm
