@@ -133,7 +133,7 @@ bool DiskThread::open_directory() {
   }
   engine_ = std::move(*engine);
   operations_.emplace(std::min(engine_->depth(), kMaxOperations));
-  context_.emplace(DiskContext{scheduler_, *operations_, statistics_});
+  context_.emplace(DiskContext{scheduler_, *operations_, *engine_, statistics_});
   if (sysconf(_SC_NPROCESSORS_ONLN) > 1) spin_ns_ = kMaxSpinNs;
   return true;
 }

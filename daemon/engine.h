@@ -32,11 +32,17 @@ class Engine {
   // How many operations may be submitted and not reaped.
   [[nodiscard]] virtual std::uint32_t depth() const = 0;
 
+  // The most slots that one read may fill, at most kMaxReadSlots. What is read is published when all of it is
+  // there.
+  [[nodiscard]] virtual std::uint32_t read_slots() const = 0;
+
   // Hands an operation over. Never fails: what goes wrong is its completion.
   virtual void submit(Operation& operation) = 0;
   // Fills in completions that are there, up to the span's length, and returns how many. An engine without
   // asynchrony does the work here, one operation a call.
   virtual std::size_t reap(std::span<Completion> completions) = 0;
+  // Closes a file of which no operation is in flight. Some file systems wait for the disk at a close.
+  virtual void close(std::unique_ptr<SampleFile> file) { file.reset(); }
   // Sleeps until a completion is there, a doorbell has rung (the epoll descriptor given at creation is
   // readable), or `timeout_ms` (-1: none) has passed.
   virtual void wait(int timeout_ms) = 0;

@@ -19,9 +19,8 @@ namespace nvr::daemon {
 
 class ServedStream;
 
-// Most slots that one read fills. The mmap engine publishes at the end of a read, so this is also how long a
-// client may wait for the first of them: 8 x 64 KiB, about 30 us of copying.
-inline constexpr std::uint32_t kMaxReadSlots = 8;
+// Most slots that one read fills: a whole window.
+inline constexpr std::uint32_t kMaxReadSlots = shm::kMaxSlots;
 
 struct Operation : boost::intrusive::list_base_hook<> {
   enum class Kind : std::uint8_t { kOpen, kRead };

@@ -2,8 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 namespace nvr::daemon {
@@ -26,24 +26,34 @@ Result<SampleDir> SampleDir::open(const std::string& path) {
   return SampleDir(std::move(fd), st.st_dev);
 }
 
-int SampleDir::open_recording(RecordingId id, SampleFile& file) const {
-  const std::string name = file_name_of(id);
+open_how SampleDir::how_to_open() {
   open_how how = {};
   how.flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  return how;
+}
+
+int SampleDir::open_recording(RecordingId id, SampleFile& file) const {
+  const std::string name = file_name_of(id);
+  open_how how = how_to_open();
   long fd = 0;
   do fd = syscall(SYS_openat2, fd_.get(), name.c_str(), &how, sizeof(how));
   while (fd < 0 && errno == EINTR);
   if (fd < 0) return -errno;
   file.fd.reset(static_cast<int>(fd));
-  struct stat st = {};
-  if (fstat(file.fd.get(), &st) != 0) return -errno;
-  if (const int objection = objection_to(st.st_mode)) return -objection;
-  file.device = st.st_dev;
-  file.inode = st.st_ino;
-  file.size = static_cast<std::uint64_t>(st.st_size);
-  file.mtime_ns = std::int64_t{st.st_mtim.tv_sec} * 1'000'000'000 + st.st_mtim.tv_nsec;
-  file.residency_known = st.st_uid == geteuid();
+  return describe(file);
+}
+
+int SampleDir::describe(SampleFile& file) {
+  // An open file's inode is in memory; DONT_SYNC keeps file systems in user space and on networks from asking again.
+  struct statx st = {};
+  if (statx(file.fd.get(), "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &st) != 0) return -errno;
+  if (const int objection = objection_to(st.stx_mode)) return -objection;
+  file.device = makedev(st.stx_dev_major, st.stx_dev_minor);
+  file.inode = st.stx_ino;
+  file.size = st.stx_size;
+  file.mtime_ns = st.stx_mtime.tv_sec * 1'000'000'000 + st.stx_mtime.tv_nsec;
+  file.residency_known = st.stx_uid == geteuid();
   return 0;
 }
 

@@ -2,6 +2,7 @@
 // to the path afterwards. Disk thread only (every call here can wait for the disk).
 #pragma once
 
+#include <linux/openat2.h>
 #include <sys/stat.h>
 
 #include <cstdint>
@@ -27,6 +28,9 @@ struct SampleFile {
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
 
+  // The io_uring engine's own.
+  bool extents_known = false;  // where its bytes lie on the disk has been read into memory
+
   // The mmap engine's own.
   shm::Mapping mapping;              // of [begin, end), from the first read on
   std::uint64_t resident_until = 0;  // file offset; pages before it were in the page cache at resident_at_ns
@@ -46,6 +50,11 @@ class SampleDir {
   // blocking on a FIFO. A negative errno on failure: -ENOENT, -EACCES, -ELOOP (a link), -EISDIR, -ENXIO
   // (FIFO, socket, device), ...
   [[nodiscard]] int open_recording(RecordingId id, SampleFile& file) const;
+
+  // The two halves of open_recording(), for an engine that opens by other means: how, and what to do with `file.fd`
+  // afterwards. describe() returns 0 or a negative errno, and does not wait for the disk.
+  [[nodiscard]] static open_how how_to_open();
+  [[nodiscard]] static int describe(SampleFile& file);
 
   [[nodiscard]] int fd() const { return fd_.get(); }
   [[nodiscard]] std::uint64_t device() const { return device_; }

@@ -119,7 +119,7 @@ void ServedStream::prepare(Operation& operation, std::uint64_t now_ns) {
   const std::uint64_t left = file_->end - next_;
   const auto slots = static_cast<std::uint32_t>(std::min<std::uint64_t>(
       {static_cast<std::uint64_t>(std::popcount(free_)), ramp_, (left + kSlotBytes - 1) / kSlotBytes}));
-  ramp_ = std::min(2 * ramp_, kMaxReadSlots);
+  ramp_ = std::min(2 * ramp_, context_->engine.read_slots());
   operation.kind = Operation::Kind::kRead;
   operation.file = file_.get();
   operation.offset = next_;
@@ -269,7 +269,7 @@ void ServedStream::end_with(const Descriptor& terminal) {
 
 void ServedStream::publish_terminal_if_settled() {
   if (state_ != State::kEnding || in_flight_ > 0) return;
-  file_.reset();
+  if (file_) context_->engine.close(std::move(file_));
   state_ = State::kIdle;
   connection_->stream_ended();
   if (terminal_.kind == DescriptorKind::kError) context_->statistics.errors.add();

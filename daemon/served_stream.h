@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 
+#include "daemon/engine.h"
 #include "daemon/operation.h"
 #include "daemon/scheduler.h"
 #include "daemon/statistics.h"
@@ -29,6 +30,7 @@ class Connection;
 struct DiskContext {
   Scheduler& scheduler;
   OperationPool& operations;
+  Engine& engine;
   DiskStatistics& statistics;
 };
 
@@ -98,7 +100,7 @@ class ServedStream : public Schedulable {
   std::uint64_t opened_ns_ = 0;  // when OPEN was taken
   std::unique_ptr<SampleFile> file_;
   std::uint64_t next_ = 0;       // offset of the next read
-  std::uint32_t ramp_ = 1;       // slots that the next read may fill: 1, 2, 4, ... kMaxReadSlots
+  std::uint32_t ramp_ = 1;       // slots that the next read may fill: 1, 2, 4, ... Engine::read_slots()
   std::uint32_t in_flight_ = 0;  // operations with the engine
   bool first_published_ = false;
   boost::intrusive::list<Operation, boost::intrusive::constant_time_size<false>> reads_;  // in file order

@@ -1,0 +1,154 @@
+// The public classes: thin handles on Connection and StreamReader.
+#include "nvr/client.h"
+
+#include <utility>
+
+#include "connection.h"
+#include "shm/clock.h"
+#include "stream_reader.h"
+
+namespace nvr {
+namespace {
+
+std::uint64_t to_ns(Deadline deadline) {
+  if (deadline == Deadline::max()) return internal::kForever;
+  const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(deadline.time_since_epoch()).count();
+  return ns <= 1 ? 1
+                 : static_cast<std::uint64_t>(
+                       ns);  // in the past is not "do not wait": it looks once all the same
+}
+
+}  // namespace
+
+// ---- Chunk
+// -----------------------------------------------------------------------------------------------------------
+
+Chunk::Chunk(std::shared_ptr<internal::Connection> connection, std::uint32_t stream, std::uint32_t slot,
+             std::span<const std::byte> bytes, std::uint64_t offset)
+    : connection_(std::move(connection)), bytes_(bytes), offset_(offset), stream_(stream), slot_(slot) {}
+
+Chunk::Chunk(Chunk&& other) noexcept
+    : connection_(std::move(other.connection_)),
+      bytes_(std::exchange(other.bytes_, {})),
+      offset_(other.offset_),
+      stream_(other.stream_),
+      slot_(other.slot_) {}
+
+Chunk& Chunk::operator=(Chunk&& other) noexcept {
+  std::swap(connection_, other.connection_);
+  std::swap(bytes_, other.bytes_);
+  std::swap(offset_, other.offset_);
+  std::swap(stream_, other.stream_);
+  std::swap(slot_, other.slot_);
+  Chunk(std::move(other));  // drops what was here before, now rather than later
+  return *this;
+}
+
+Chunk::~Chunk() {
+  if (connection_ && !connection_->is_foreign()) connection_->give_back(stream_, slot_);
+}
+
+// ---- Stream
+// ----------------------------------------------------------------------------------------------------------
+
+Stream::Stream(std::unique_ptr<internal::StreamReader> reader) : reader_(std::move(reader)) {}
+Stream::Stream(Stream&& other) noexcept = default;
+Stream& Stream::operator=(Stream&& other) noexcept = default;
+Stream::~Stream() = default;
+
+Stream::NextResult Stream::next() {
+  return reader_->next(internal::kForever);
+}
+Stream::NextResult Stream::next(Deadline deadline) {
+  return reader_->next(to_ns(deadline));
+}
+Stream::NextResult Stream::try_next() {
+  return reader_->next(internal::kNow);
+}
+Result<RecordingInfo> Stream::info(Deadline deadline) {
+  return reader_->info(to_ns(deadline));
+}
+void Stream::cancel() {
+  reader_->stop(Code::kCancelled);
+}
+void Stream::close() {
+  reader_->stop(Code::kOk);
+}
+
+// ---- Client
+// ----------------------------------------------------------------------------------------------------------
+
+Result<Client> Client::connect(const std::string& socket_path, ConnectOptions options) {
+  auto connection = internal::Connection::connect(socket_path, options);
+  if (!connection) return tl::unexpected(connection.error());
+  return Client(std::move(*connection));
+}
+
+Client::Client(std::shared_ptr<internal::Connection> connection) : connection_(std::move(connection)) {
+  connection_->add_user();
+}
+Client::Client(Client&& other) noexcept = default;
+Client& Client::operator=(Client&& other) noexcept {
+  std::swap(connection_, other.connection_);
+  return *this;
+}
+Client::~Client() {
+  if (connection_) connection_->drop_user();
+}
+
+namespace {
+
+using internal::StreamReader;
+
+Result<std::unique_ptr<StreamReader>> open_reader(const std::shared_ptr<internal::Connection>& connection,
+                                                  const OpenRequest& request, bool stat_only) {
+  constexpr auto kMaxOffset = static_cast<std::uint64_t>(INT64_MAX);
+  if (connection->is_foreign())
+    return fail(Code::kFailedPrecondition, "a connection cannot be used in a child of its process");
+  if (request.begin > kMaxOffset || (request.end > kMaxOffset && request.end != kToEnd))
+    return std::make_unique<StreamReader>(
+        connection, request,
+        Error{.code = Code::kOutOfRange,
+              .message = "range " + std::to_string(request.begin) + "-" + std::to_string(request.end) +
+                         " of recording " + to_string(request.recording) +
+                         " lies beyond the largest file offset"});
+  if (request.begin >= request.end) return std::make_unique<StreamReader>(connection, request, std::nullopt);
+  if (auto alive = connection->check_alive_sometimes(); !alive) return tl::unexpected(alive.error());
+  auto claim = connection->claim_channel();
+  if (!claim) return tl::unexpected(claim.error());
+  return std::make_unique<StreamReader>(connection, *claim, request, stat_only);
+}
+
+}  // namespace
+
+Result<Stream> Client::open(const OpenRequest& request) {
+  auto reader = open_reader(connection_, request, false);
+  if (!reader) return tl::unexpected(reader.error());
+  return Stream(std::move(*reader));
+}
+
+Result<RecordingInfo> Client::stat(RecordingId recording, Deadline deadline) {
+  auto reader = open_reader(connection_, {.recording = recording}, true);
+  if (!reader) return tl::unexpected(reader.error());
+  return (*reader)->info(to_ns(deadline));
+}
+
+int Client::native_handle() const {
+  return connection_->socket();
+}
+Result<void> Client::dispatch() {
+  return connection_->dispatch();
+}
+
+DiskStatus Client::disk_status() const {
+  const auto oldest = connection_->stuck_operation();
+  if (!oldest) return {};
+  const std::uint64_t now = shm::now_ns();
+  return {.stuck = true,
+          .stuck_for = std::chrono::nanoseconds(now > oldest->since_ns ? now - oldest->since_ns : 0),
+          .recording = RecordingId::from_composite(oldest->recording),
+          .offset = oldest->offset,
+          .opening = oldest->operation == shm::DiskOperation::kOpen};
+}
+
+}  // namespace nvr

@@ -1,0 +1,306 @@
+#include "connection.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "shm/clock.h"
+#include "shm/socket.h"
+
+namespace nvr::internal {
+
+std::atomic<std::uint64_t> wait_slice_ns = 100 * shm::kMillisecond;
+
+namespace {
+
+constexpr std::uint64_t kHeartbeatLostNs = shm::kSecond;
+constexpr std::uint64_t kLookGapNs =
+    500 * shm::kMillisecond;  // between two looks: then it was us who stood still
+
+// Counts the forks above this process, so that what was inherited can be told.
+std::atomic<std::uint32_t> fork_generation = 0;
+
+void watch_forks() {
+  [[maybe_unused]] static const int registered =
+      pthread_atfork(nullptr, nullptr, [] { fork_generation.fetch_add(1, std::memory_order_relaxed); });
+}
+
+}  // namespace
+
+// ---- Life
+// ------------------------------------------------------------------------------------------------------------
+
+Result<std::shared_ptr<Connection>> Connection::connect(const std::string& path,
+                                                        const ConnectOptions& options) {
+  watch_forks();
+  const shm::Geometry geometry{.streams = options.streams, .slots = options.slots_per_stream};
+  if (!geometry.is_valid())
+    return fail(Code::kInvalidArgument, "a connection has 1 to " + std::to_string(shm::kMaxStreams) +
+                                            " streams, each with a power of two of slots from " +
+                                            std::to_string(shm::kMinSlots) + " to " +
+                                            std::to_string(shm::kMaxSlots));
+  const std::uint64_t deadline_ns =
+      shm::now_ns() +
+      static_cast<std::uint64_t>(std::max<std::int64_t>(options.timeout.count(), 0)) * shm::kMillisecond;
+  auto socket = shm::connect_socket(path, deadline_ns);
+  if (!socket) return tl::unexpected(socket.error());
+  auto greeting = shm::greet(socket->get(), geometry.streams, geometry.slots, deadline_ns);
+  if (!greeting) {
+    greeting.error().message = path + ": " + greeting.error().message;
+    return tl::unexpected(greeting.error());
+  }
+  shm::Welcome& welcome = greeting->welcome;
+  if (welcome.streams != geometry.streams || welcome.slots_per_stream != geometry.slots ||
+      welcome.read_bytes != geometry.read_bytes() || welcome.write_bytes != geometry.write_bytes())
+    return fail(Code::kFailedPrecondition, path + ": the daemon's memory layout is not the one asked for");
+  auto r = shm::attach_segment(shm::SegmentKind::kRead, greeting->descriptors[0].get(), welcome.read_bytes);
+  if (!r) return tl::unexpected(r.error());
+  auto w = shm::attach_segment(shm::SegmentKind::kWrite, greeting->descriptors[1].get(), welcome.write_bytes);
+  if (!w) return tl::unexpected(w.error());
+  madvise(w->data(), w->size(), MADV_DONTFORK);
+
+  welcome.directory[sizeof(welcome.directory) - 1] = '\0';
+  std::shared_ptr<Connection> connection(new Connection(std::move(*socket),
+                                                        std::move(greeting->descriptors[2]), std::move(*r),
+                                                        std::move(*w), geometry, welcome));
+  // Everything in W is in its place now.
+  if (auto sent = shm::send_message(connection->socket(), shm::Ready{}); !sent)
+    return tl::unexpected(sent.error());
+  return connection;
+}
+
+Connection::Connection(shm::UniqueFd socket, shm::UniqueFd doorbell, shm::Mapping r, shm::Mapping w,
+                       shm::Geometry geometry, const shm::Welcome& welcome)
+    : directory_(welcome.directory),
+      fork_generation_(fork_generation.load(std::memory_order_relaxed)),
+      r_map_(std::move(r)),
+      w_map_(std::move(w)),
+      r_(r_map_.data(), geometry),
+      w_(w_map_.data(), geometry),
+      socket_(std::move(socket)),
+      doorbell_(std::move(doorbell)),
+      commands_(w_.write_header(), w_.commands(), geometry.command_capacity(), welcome.first_index),
+      daemon_(r_.read_header().need_doorbell),
+      event_loop_(w_.write_header().want_byte) {
+  for (std::uint32_t i = 0; i < geometry.streams; ++i) channels_.emplace_back(r_, w_, i, welcome.first_index);
+}
+
+void Connection::drop_user() {
+  if (users_.fetch_sub(1, std::memory_order_acq_rel) > 1) return;
+  if (is_foreign()) return;  // its descriptors go with the object
+  const std::scoped_lock lock(mutex_, life_mutex_);
+  socket_.reset();
+  doorbell_.reset();
+}
+
+bool Connection::is_foreign() const {
+  return fork_generation.load(std::memory_order_relaxed) != fork_generation_;
+}
+
+// ---- Channels
+// ----------------------------------------------------------------------------------------------------------
+
+Result<Connection::Claim> Connection::claim_channel() {
+  const std::scoped_lock lock(mutex_);
+  std::optional<std::uint32_t> best;
+  std::optional<std::uint32_t> draining;
+  for (std::uint32_t i = 0; i < channels_.size(); ++i) {
+    Channel& channel = channels_[i];
+    if (channel.state == Channel::State::kDraining && !channel.is_promised && drain(channel))
+      channel.state = Channel::State::kFree;
+    if (channel.state == Channel::State::kFree) {
+      const bool is_empty = channel.held.load(std::memory_order_relaxed) == 0;
+      if (!best || (is_empty && channels_[*best].held.load(std::memory_order_relaxed) != 0)) best = i;
+      if (is_empty) break;  // the lowest free one: its memory has been used before
+    } else if (channel.state == Channel::State::kDraining && !channel.is_promised && !draining) {
+      draining = i;
+    }
+  }
+  if (best) {
+    channels_[*best].state = Channel::State::kActive;
+    return Claim{.channel = *best, .is_ready = true};
+  }
+  if (draining) {
+    channels_[*draining].is_promised = true;
+    return Claim{.channel = *draining, .is_ready = false};
+  }
+  return fail(Code::kResourceExhausted, "all " + std::to_string(channels_.size()) +
+                                            " streams of the connection are open: close one, or ask for more "
+                                            "(ConnectOptions::streams) when connecting");
+}
+
+// Takes what the channel's last stream left behind, giving the slots back unseen. True: its terminal was
+// there, or the daemon's index is corrupt, which the next stream will find out.
+bool Connection::drain(Channel& channel) {
+  for (;;) {
+    const auto look = channel.descriptors.look();
+    if (look == shm::DescriptorConsumer::Look::kCorrupt) return true;
+    if (look == shm::DescriptorConsumer::Look::kEmpty) return false;
+    const shm::Descriptor descriptor = channel.descriptors.take();
+    if (shm::is_terminal(descriptor.kind)) return true;
+    if (descriptor.kind != shm::DescriptorKind::kChunk) continue;
+    const std::scoped_lock lock(channel.mutex);
+    channel.returns.put(descriptor.slot);
+  }
+}
+
+Connection::Promise Connection::try_keep_promise(std::uint32_t index) {
+  const std::scoped_lock lock(mutex_);
+  Channel& channel = channels_[index];
+  if (channel.state == Channel::State::kDraining && !drain(channel))
+    return {.is_kept = false, .seen_head = channel.descriptors.seen_head()};
+  channel.state = Channel::State::kActive;
+  channel.is_promised = false;
+  return {.is_kept = true};
+}
+
+std::uint32_t Connection::post_open(std::uint32_t index, shm::Command command) {
+  const std::scoped_lock lock(mutex_);
+  Channel& channel = channels_[index];
+  command.opcode = shm::Opcode::kOpen;
+  command.stream = index;
+  command.generation = ++channel.generation;
+  post(command);
+  return command.generation;
+}
+
+void Connection::post_close(std::uint32_t index) {
+  const std::scoped_lock lock(mutex_);
+  post({.opcode = shm::Opcode::kClose, .stream = index, .generation = channels_[index].generation});
+}
+
+void Connection::post(const shm::Command& command) {
+  commands_.put(command);
+  ring();
+}
+
+void Connection::free_channel(std::uint32_t index) {
+  const std::scoped_lock lock(mutex_);
+  channels_[index].state = Channel::State::kFree;
+}
+
+void Connection::abandon_channel(std::uint32_t index) {
+  const std::scoped_lock lock(mutex_);
+  Channel& channel = channels_[index];
+  channel.state = drain(channel) ? Channel::State::kFree : Channel::State::kDraining;
+}
+
+void Connection::break_promise(std::uint32_t index) {
+  const std::scoped_lock lock(mutex_);
+  channels_[index].is_promised = false;
+}
+
+// ---- Credit and doorbell
+// -----------------------------------------------------------------------------------------------
+
+// W2 and W3 of shm/wake.h; call after publishing to W.
+void Connection::ring() {
+  if (!daemon_.should_ring()) return;
+  const std::uint64_t one = 1;
+  static_cast<void>(
+      !write(doorbell_.get(), &one, sizeof(one)));  // fails only when the counter is full: it has rung
+}
+
+void Connection::give_back(std::uint32_t index, std::uint32_t slot) {
+  Channel& channel = channels_[index];
+  {
+    const std::scoped_lock lock(channel.mutex);
+    channel.returns.put(slot);
+  }
+  channel.held.fetch_sub(1, std::memory_order_relaxed);
+  // Half a window at a time keeps the daemon asleep while the reader has enough to do. If the reader waits,
+  // every slot counts: it may be the one that the daemon waits for. seq_cst on both, against
+  // StreamReader::wait(): either we see that it waits, or it sees that something was returned.
+  const std::uint32_t returned = channel.returned_since_ring.fetch_add(1) + 1;
+  if (returned >= geometry().slots / 2 || channel.is_reader_waiting.load()) ring_for_credit(channel);
+}
+
+void Connection::ring_for_credit(Channel& channel) {
+  if (channel.returned_since_ring.load() == 0) return;
+  channel.returned_since_ring.store(0);
+  ring();
+}
+
+// ---- The daemon's life
+// -------------------------------------------------------------------------------------------------
+
+Result<void> Connection::check_alive() {
+  if (is_foreign())
+    return fail(Code::kFailedPrecondition, "a connection cannot be used in a child of its process");
+  const std::scoped_lock lock(life_mutex_);
+  if (death_) return tl::unexpected(*death_);
+  pollfd entry = {.fd = socket_.get(), .events = POLLRDHUP, .revents = 0};
+  if (poll(&entry, 1, 0) > 0 && entry.revents != 0) return die("the daemon has gone");
+
+  // A daemon with a thread in an uninterruptible read cannot be reaped by the kernel, and its sockets do not
+  // hang up.
+  const std::uint64_t now = shm::now_ns();
+  const std::uint64_t beat = r_.read_header().heartbeat.load();
+  if (beat != heartbeat_ || now - last_look_ns_ > kLookGapNs) {
+    heartbeat_ = beat;
+    heartbeat_ns_ = now;
+  }
+  last_look_ns_ = now;
+  if (now - heartbeat_ns_ > kHeartbeatLostNs)
+    return die("the daemon gives no sign of life: it was killed or stopped, perhaps with the disk stuck");
+  return {};
+}
+
+Result<void> Connection::check_alive_sometimes() {
+  const std::uint64_t now = shm::now_ns();
+  if (now < next_check_ns_.load(std::memory_order_relaxed)) return {};
+  next_check_ns_.store(now + wait_slice_ns.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  return check_alive();
+}
+
+// Precondition: life_mutex_. Reads what the daemon said last, if it did.
+Result<void> Connection::die(std::string_view why) {
+  death_ = Error{.code = Code::kUnavailable, .message = std::string(why)};
+  while (take_message()) {
+  }
+  return tl::unexpected(*death_);
+}
+
+// Precondition: life_mutex_. Takes one message off the socket; false when there is none. A GOODBYE is the
+// death.
+bool Connection::take_message() {
+  std::array<std::byte, 512> buffer;
+  const auto received = shm::receive_message(socket_.get(), buffer);
+  if (!received || received->size == 0) return false;
+  const auto message = std::span(buffer).first(received->size);
+  const auto header = shm::check_header(message);
+  if (!header || header->type != shm::MessageType::kGoodbye) return true;
+  if (const auto goodbye = shm::decode_message<shm::Goodbye>(message))
+    death_ = Error{.code = Code::kUnavailable,
+                   .message = "the daemon ended the connection: " + shm::to_error(*goodbye).message};
+  return true;
+}
+
+Result<void> Connection::dispatch() {
+  if (is_foreign())
+    return fail(Code::kFailedPrecondition, "a connection cannot be used in a child of its process");
+  const std::scoped_lock lock(life_mutex_);
+  if (death_) return tl::unexpected(*death_);
+  while (take_message()) {  // one per announcement below at most, and a GOODBYE
+  }
+  pollfd entry = {.fd = socket_.get(), .events = POLLRDHUP, .revents = 0};
+  if (!death_ && poll(&entry, 1, 0) > 0 && entry.revents != 0) return die("the daemon has gone");
+  if (death_) return tl::unexpected(*death_);
+  event_loop_.announce();  // S1 of shm/wake.h; the caller's look at its streams is S2
+  return {};
+}
+
+std::optional<shm::OldestOperation> Connection::stuck_operation() const {
+  if (is_foreign()) return std::nullopt;
+  const auto oldest = shm::read_disk_state(r_.read_header().disk);
+  if (!oldest || oldest->operation == shm::DiskOperation::kNone) return std::nullopt;
+  return oldest;
+}
+
+}  // namespace nvr::internal

@@ -1,0 +1,160 @@
+// One connection to a daemon, as all its streams and chunks share it.
+//
+// Who owns what:
+//   Connection     socket, doorbell and the two maps. The socket is closed when the last Client or Stream
+//   goes, the maps when the
+//                  last Chunk does.
+//   Channel        one of the protocol's streams. Belongs to one StreamReader at a time (kActive); between
+//   two of
+//                  them it is drained of what the last one left behind (kDraining), by whoever opens next.
+//   mutex_         makes all threads one producer of commands, and guards the channels' states.
+//   Channel::mutex makes all threads that drop chunks one producer of returned slots.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "nvr/client.h"
+#include "shm/disk_state.h"
+#include "shm/ring.h"
+#include "shm/segment.h"
+#include "shm/wake.h"
+
+namespace nvr::internal {
+
+// How long a blocked call sleeps before it looks whether the daemon is still alive. Nothing else depends on
+// it: a test that makes it an hour shows that no progress comes from it.
+extern std::atomic<std::uint64_t> wait_slice_ns;
+
+struct alignas(shm::kWriterDistance) Channel {
+  Channel(const shm::ReadableView& r, const shm::WritableView& w, std::uint32_t index,
+          std::uint32_t first_index)
+      : descriptors(r.publication(index), r.descriptors(index), r.geometry().descriptor_capacity(),
+                    first_index),
+        sleeper(w.credit(index).waiting),
+        generation(first_index),
+        returns(w.credit(index), w.returns(index), w.geometry().slots, first_index) {}
+
+  enum class State : std::uint8_t { kFree, kActive, kDraining };
+
+  // The StreamReader's that owns the channel; under Connection::mutex_ while it is being drained.
+  shm::DescriptorConsumer descriptors;
+  shm::Sleeper sleeper;
+
+  // Under Connection::mutex_.
+  State state = State::kFree;
+  bool is_promised = false;  // kDraining, and a new stream waits for it
+  std::uint32_t generation;  // of the last OPEN
+
+  // Any thread.
+  std::mutex mutex;  // for `returns`
+  shm::ReturnProducer returns;
+  std::atomic<std::uint32_t> held = 0;  // chunks that the user has not dropped, of all generations
+  std::atomic<std::uint32_t> returned_since_ring = 0;  // slots given back that the daemon was not rung for
+  std::atomic<bool> is_reader_waiting = false;  // its reader found nothing and will not look again by itself
+  std::atomic<std::uint32_t> stop_word = 0;     // private futex word: moves when the stream is to end
+};
+
+class Connection {
+ public:
+  [[nodiscard]] static Result<std::shared_ptr<Connection>> connect(const std::string& path,
+                                                                   const ConnectOptions& options);
+  ~Connection() = default;
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  // Clients and Streams count as users; without any, the daemon is told by a closed socket.
+  void add_user() { users_.fetch_add(1, std::memory_order_relaxed); }
+  void drop_user();
+
+  // Is this a child of the process that connected? Then nothing here may be touched: both would write as one.
+  [[nodiscard]] bool is_foreign() const;
+
+  [[nodiscard]] const shm::Geometry& geometry() const { return r_.geometry(); }
+  [[nodiscard]] const std::string& directory() const { return directory_; }
+  [[nodiscard]] Channel& channel(std::uint32_t index) { return channels_[index]; }
+  [[nodiscard]] std::span<const std::byte> slot_bytes(std::uint32_t channel, std::uint32_t slot,
+                                                      std::uint32_t length) const {
+    return {r_.slot(channel, slot), length};
+  }
+
+  // Takes a channel for a new stream: kActive and ready for OPEN, or promised (start() says when it is
+  // ready). ResourceExhausted when there is none.
+  struct Claim {
+    std::uint32_t channel = 0;
+    bool is_ready = false;
+  };
+  [[nodiscard]] Result<Claim> claim_channel();
+  // For a promised channel: drains it, and makes it kActive if its terminal was there. If it was not: the
+  // value of the futex word to wait on.
+  struct Promise {
+    bool is_kept = false;
+    std::uint32_t seen_head = 0;
+  };
+  [[nodiscard]] Promise try_keep_promise(std::uint32_t channel);
+  // Posts OPEN with the channel's next generation, which it returns. Precondition: the caller's, kActive.
+  std::uint32_t post_open(std::uint32_t channel, shm::Command command);
+  void post_close(std::uint32_t channel);
+  // The stream has taken its terminal, gave the channel up before that, or never started it.
+  void free_channel(std::uint32_t channel);
+  void abandon_channel(std::uint32_t channel);
+  void break_promise(std::uint32_t channel);
+
+  // A chunk of this channel's was dropped. Any thread.
+  void give_back(std::uint32_t channel, std::uint32_t slot);
+  // The channel's reader is about to wait: rings for the credit it has returned since the last ring. Without
+  // this, a daemon that sleeps with the window full, and a reader that holds too many chunks to ever return
+  // half a window, would wait for each other.
+  void ring_for_credit(Channel& channel);
+
+  // Unavailable once the daemon has gone, with what it said last. Asks the kernel and the heartbeat.
+  [[nodiscard]] Result<void> check_alive();
+  // The same, asking at most once in a while: for callers that come here often.
+  [[nodiscard]] Result<void> check_alive_sometimes();
+  [[nodiscard]] Result<void> dispatch();
+  [[nodiscard]] int socket() const { return socket_.get(); }
+  // What the disk is busy with for longer than a heartbeat, by the daemon's account.
+  [[nodiscard]] std::optional<shm::OldestOperation> stuck_operation() const;
+
+ private:
+  Connection(shm::UniqueFd socket, shm::UniqueFd doorbell, shm::Mapping r, shm::Mapping w,
+             shm::Geometry geometry, const shm::Welcome& welcome);
+
+  void post(const shm::Command& command);
+  void ring();
+  bool drain(Channel& channel);
+  [[nodiscard]] Result<void> die(std::string_view why);
+  bool take_message();
+
+  std::string path_;
+  std::string directory_;
+  std::uint32_t fork_generation_;
+  shm::Mapping r_map_;
+  shm::Mapping w_map_;
+  shm::ReadableView r_;
+  shm::WritableView w_;
+  std::atomic<std::uint32_t> users_ = 0;
+
+  std::mutex mutex_;
+  shm::UniqueFd socket_;
+  shm::UniqueFd doorbell_;
+  shm::CommandProducer commands_;
+  shm::Waker daemon_;  // R's need_doorbell
+  std::deque<Channel> channels_;
+
+  std::atomic<std::uint64_t> next_check_ns_ = 0;
+  std::mutex life_mutex_;    // guards the rest
+  shm::Sleeper event_loop_;  // W's want_byte
+  std::optional<Error> death_;
+  std::uint64_t heartbeat_ = 0;     // as last seen
+  std::uint64_t heartbeat_ns_ = 0;  // when it was first seen
+  std::uint64_t last_look_ns_ = 0;  // at it; 0: not yet
+};
+
+}  // namespace nvr::internal

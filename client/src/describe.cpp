@@ -1,0 +1,67 @@
+#include "describe.h"
+
+#include <cstdio>
+#include <system_error>
+
+namespace nvr::internal {
+namespace {
+
+std::string sentence(const shm::Descriptor& d, const OpenRequest& request, const std::string& directory) {
+  const std::string recording = "recording " + to_string(request.recording);
+  const std::string file = directory + "/" + file_name_of(request.recording);
+  const std::string why = std::generic_category().message(d.sys_errno);
+  switch (d.detail) {
+    case shm::Detail::kNotRegular:
+      return recording + " is not a regular file (" + file + "): " + why;
+    case shm::Detail::kOpenFailed:
+      if (static_cast<Code>(d.code) == Code::kNotFound)
+        return recording + " does not exist (no file " + file + ")";
+      return recording + " cannot be opened (" + file + "): " + why;
+    case shm::Detail::kRangeBeyondEnd:
+      return "range " + std::to_string(request.begin) + "-" +
+             (request.end == kToEnd ? "end" : std::to_string(request.end)) + " of " + recording +
+             " reaches beyond the file's " + std::to_string(d.file_size) + " bytes (" + file + ")";
+    case shm::Detail::kReadFailed:
+      return recording + " cannot be read at offset " + std::to_string(d.offset) + " (" + file + "): " + why;
+    case shm::Detail::kTruncated:
+      return recording + " became shorter while it was read: it ends at " + std::to_string(d.offset) +
+             " now (" + file + ")";
+    case shm::Detail::kTooManyOpen:
+      return recording + ": the daemon has too many streams waiting to be opened; try again";
+    case shm::Detail::kNotSupported:
+      return recording +
+             ": the daemon's engine cannot read past the page cache (CachePolicy::kDirect needs --engine "
+             "io_uring)";
+    case shm::Detail::kDiskThreadDied:
+      return recording + ": the daemon can no longer read its disk; restart it";
+    case shm::Detail::kMapFailed:
+      return recording + " cannot be mapped (" + file + "): " + why;
+    case shm::Detail::kNone:
+      break;
+  }
+  return recording + " failed (" + file + ")";
+}
+
+}  // namespace
+
+Error describe(const shm::Descriptor& descriptor, const OpenRequest& request, const std::string& directory) {
+  const auto code = static_cast<Code>(descriptor.code);
+  const bool has_place =
+      descriptor.detail == shm::Detail::kReadFailed || descriptor.detail == shm::Detail::kTruncated;
+  return {.code = code == Code::kOk ? Code::kUnknown : code,
+          .sys_errno = descriptor.sys_errno,
+          .offset = has_place ? descriptor.offset : kNoOffset,
+          .message = sentence(descriptor, request, directory)};
+}
+
+std::string describe_stall(const std::optional<shm::OldestOperation>& oldest, std::uint64_t now_ns) {
+  if (!oldest || now_ns < oldest->since_ns) return {};
+  char duration[32];
+  std::snprintf(duration, sizeof(duration), "%.1f s", static_cast<double>(now_ns - oldest->since_ns) / 1e9);
+  std::string text = std::string("; the disk has been stuck for ") + duration + " on ";
+  const std::string recording = to_string(RecordingId::from_composite(oldest->recording));
+  if (oldest->operation == shm::DiskOperation::kOpen) return text + "opening " + recording;
+  return text + "a read from " + recording + " at offset " + std::to_string(oldest->offset);
+}
+
+}  // namespace nvr::internal

@@ -1,0 +1,20 @@
+// What an error descriptor says, as an Error with a sentence for a person. Pure.
+#pragma once
+
+#include <string>
+
+#include "nvr/client.h"
+#include "shm/disk_state.h"
+#include "shm/protocol.h"
+
+namespace nvr::internal {
+
+// `directory` is the daemon's --dir.
+[[nodiscard]] Error describe(const shm::Descriptor& descriptor, const OpenRequest& request,
+                             const std::string& directory);
+
+// "; the disk has been stuck for 3.2 s on a read from 5/77 at offset 65536"; empty when it is not stuck.
+[[nodiscard]] std::string describe_stall(const std::optional<shm::OldestOperation>& oldest,
+                                         std::uint64_t now_ns);
+
+}  // namespace nvr::internal

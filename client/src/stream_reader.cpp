@@ -1,0 +1,301 @@
+#include "stream_reader.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <string>
+
+#include "describe.h"
+#include "shm/clock.h"
+#include "shm/futex.h"
+
+namespace nvr::internal {
+namespace {
+
+using shm::DescriptorConsumer;
+using shm::DescriptorKind;
+
+constexpr std::uint64_t kMaxSpinNs = 20'000;  // about what a sleep and a wake cost
+constexpr std::uint64_t kMinSpinNs = 1'000;
+
+std::uint64_t initial_spin_ns() {
+  static const std::uint64_t spin_ns = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? kMaxSpinNs : 0;
+  return spin_ns;
+}
+
+Error foreign_error() {
+  return {.code = Code::kFailedPrecondition, .message = "a stream cannot be used in a child of its process"};
+}
+
+}  // namespace
+
+StreamReader::StreamReader(std::shared_ptr<Connection> connection, Connection::Claim claim,
+                           const OpenRequest& request, bool stat_only)
+    : connection_(std::move(connection)),
+      channel_(claim.channel),
+      request_(request),
+      stat_only_(stat_only),
+      phase_(claim.is_ready ? Phase::kClaimed : Phase::kPromised),
+      position_(request.begin),
+      spin_ns_(initial_spin_ns()) {
+  connection_->add_user();
+  if (phase_ == Phase::kClaimed) start();
+}
+
+StreamReader::StreamReader(std::shared_ptr<Connection> connection, const OpenRequest& request,
+                           std::optional<Error> error)
+    : connection_(std::move(connection)), request_(request), error_(std::move(error)) {
+  connection_->add_user();
+}
+
+StreamReader::~StreamReader() {
+  if (!connection_->is_foreign() && phase_ != Phase::kEnded) leave_channel(false);
+  connection_->drop_user();
+}
+
+// Posts OPEN: the disk starts working for this stream.
+void StreamReader::start() {
+  const std::scoped_lock lock(stop_mutex_);
+  if (stopped_.load() != Code::kUnknown) return;
+  const bool to_end = request_.end == kToEnd;
+  const auto flags =
+      static_cast<std::uint16_t>((to_end ? shm::kOpenToEnd : 0) | (stat_only_ ? shm::kOpenStatOnly : 0));
+  generation_ = connection_->post_open(channel_, {.priority = request_.priority,
+                                                  .cache = request_.cache,
+                                                  .flags = flags,
+                                                  .recording = request_.recording.composite(),
+                                                  .begin = request_.begin,
+                                                  .end = to_end ? 0 : request_.end});
+  is_open_ = true;
+  phase_ = Phase::kOpening;
+}
+
+void StreamReader::stop(Code code) {
+  if (connection_->is_foreign()) return;
+  const std::scoped_lock lock(stop_mutex_);
+  Code running = Code::kUnknown;
+  if (!stopped_.compare_exchange_strong(running, code)) return;
+  if (std::exchange(is_open_, false)) connection_->post_close(channel_);
+  channel().stop_word.fetch_add(1);  // changes what sleep() compares
+  shm::futex_wake_private(channel().stop_word);
+}
+
+// Gives the channel up, for the next stream to use.
+void StreamReader::leave_channel(bool terminal_taken) {
+  const std::scoped_lock lock(stop_mutex_);
+  if (std::exchange(is_open_, false) && !terminal_taken) connection_->post_close(channel_);
+  if (phase_ == Phase::kPromised)
+    connection_->break_promise(channel_);
+  else if (phase_ == Phase::kClaimed || terminal_taken)
+    connection_->free_channel(channel_);
+  else
+    connection_->abandon_channel(channel_);
+  phase_ = Phase::kEnded;
+}
+
+Stream::NextResult StreamReader::end(std::optional<Error> error) {
+  phase_ = Phase::kEnded;
+  if (!error) return std::nullopt;
+  return tl::unexpected(std::move(*error));
+}
+
+// ---- Taking
+// --------------------------------------------------------------------------------------------------------------
+
+Stream::NextResult StreamReader::next(std::uint64_t deadline_ns) {
+  if (phase_ == Phase::kEnded) return end(std::exchange(error_, std::nullopt));
+  if (connection_->is_foreign()) return tl::unexpected(foreign_error());
+  return advance(Until::kNews, deadline_ns);
+}
+
+Result<RecordingInfo> StreamReader::info(std::uint64_t deadline_ns) {
+  if (!info_ && phase_ != Phase::kEnded) {
+    if (connection_->is_foreign()) return tl::unexpected(foreign_error());
+    if (auto result = advance(Until::kOpened, deadline_ns)) {
+      const Error error = result->error();          // no chunk comes before OPENED
+      if (phase_ == Phase::kEnded) error_ = error;  // next() will say it as well
+      return tl::unexpected(error);
+    }
+  }
+  if (info_) return *info_;
+  if (error_) return tl::unexpected(*error_);
+  return fail(Code::kFailedPrecondition,
+              "the stream ended before recording " + to_string(request_.recording) + " was opened");
+}
+
+// Takes descriptors until there is something to say: a chunk, the end, or why there is neither.
+// Until::kOpened stops, with nothing, once the file is open.
+Stream::NextResult StreamReader::advance(Until until, std::uint64_t deadline_ns) {
+  for (;;) {
+    if (const Code stopped = stopped_.load(); stopped != Code::kUnknown) {
+      leave_channel(false);
+      if (stopped == Code::kOk) return end(std::nullopt);
+      return end(Error{.code = stopped, .message = "the stream was cancelled"});
+    }
+    if (phase_ == Phase::kClaimed) start();
+    if (phase_ >= Phase::kOpening) {
+      const auto look = channel().descriptors.look();
+      if (look == DescriptorConsumer::Look::kCorrupt) return fail_broken("the descriptor ring moved too far");
+      if (look == DescriptorConsumer::Look::kReady) {
+        auto result = take();
+        if (result || phase_ == Phase::kEnded || until == Until::kOpened) return result;
+        continue;
+      }
+    }
+    if (auto error = deadline_ns == kNow ? poll() : wait(deadline_ns)) {
+      const bool goes_on = error->code == Code::kDeadlineExceeded || error->code == Code::kResourceExhausted;
+      if (!goes_on) leave_channel(false);
+      return tl::unexpected(std::move(*error));
+    }
+  }
+}
+
+// One descriptor. Nothing while the stream goes on: it was OPENED.
+Stream::NextResult StreamReader::take() {
+  const shm::Descriptor descriptor = channel().descriptors.take();
+  if (descriptor.generation != generation_) return fail_broken("a descriptor of another generation");
+  if (shm::is_terminal(descriptor.kind)) return take_terminal(descriptor);
+  if (descriptor.kind == DescriptorKind::kChunk && phase_ == Phase::kReading) return take_chunk(descriptor);
+  if (descriptor.kind != DescriptorKind::kOpened || phase_ != Phase::kOpening)
+    return fail_broken("a descriptor out of order");
+  info_ = RecordingInfo{.device = descriptor.file_device,
+                        .inode = descriptor.file_inode,
+                        .size = descriptor.file_size,
+                        .mtime_ns = descriptor.file_mtime_ns};
+  end_ = request_.end == kToEnd ? descriptor.file_size : request_.end;
+  phase_ = Phase::kReading;
+  return std::nullopt;
+}
+
+// Exactly the bytes that come next, in a slot that exists, or the daemon cannot be trusted with this stream.
+Stream::NextResult StreamReader::take_chunk(const shm::Descriptor& descriptor) {
+  const std::uint64_t left = end_ - position_;
+  if (descriptor.slot >= connection_->geometry().slots || descriptor.offset != position_ || left == 0 ||
+      descriptor.length != std::min<std::uint64_t>(left, shm::kSlotBytes))
+    return fail_broken("a chunk that is not the next one");
+  position_ += descriptor.length;
+  channel().held.fetch_add(1, std::memory_order_relaxed);
+  return Result<Chunk>(Chunk(connection_, channel_, descriptor.slot,
+                             connection_->slot_bytes(channel_, descriptor.slot, descriptor.length),
+                             descriptor.offset));
+}
+
+Stream::NextResult StreamReader::take_terminal(const shm::Descriptor& descriptor) {
+  const bool is_complete = phase_ == Phase::kReading && (position_ == end_ || stat_only_);
+  leave_channel(true);
+  if (descriptor.kind == DescriptorKind::kError)
+    return end(describe(descriptor, request_, connection_->directory()));
+  if (descriptor.kind == DescriptorKind::kEnd && !is_complete)
+    return end(Error{.code = Code::kInternal, .message = "the daemon ended the stream before its end"});
+  if (descriptor.kind == DescriptorKind::kClosed && stopped_.load() == Code::kCancelled)
+    return end(Error{.code = Code::kCancelled, .message = "the stream was cancelled"});
+  return end(std::nullopt);
+}
+
+Stream::NextResult StreamReader::fail_broken(const char* what) {
+  leave_channel(false);
+  return end(Error{
+      .code = Code::kInternal,
+      .message = "recording " + to_string(request_.recording) + ": the daemon broke the protocol: " + what});
+}
+
+// ---- Waiting
+// -------------------------------------------------------------------------------------------------------------
+
+// Is there anything to do but wait? Remembers what the futex word was if not.
+bool StreamReader::has_news() {
+  if (stopped_.load() != Code::kUnknown) return true;
+  if (phase_ == Phase::kPromised) {
+    const auto promise = connection_->try_keep_promise(channel_);
+    if (promise.is_kept) phase_ = Phase::kClaimed;
+    seen_head_ = promise.seen_head;
+    return promise.is_kept;
+  }
+  const auto look = channel().descriptors.look();
+  seen_head_ = channel().descriptors.seen_head();
+  return look != DescriptorConsumer::Look::kEmpty;
+}
+
+// Waits for news, until `deadline_ns` or for one slice. Nothing: look again. Otherwise why the wait is over.
+std::optional<Error> StreamReader::wait(std::uint64_t deadline_ns) {
+  if (must_give_back()) return window_error();
+  if (spin()) return std::nullopt;
+  // S1 to S4 of shm/wake.h. The same pattern with give_back(): is_reader_waiting is stored before the credit
+  // is looked at, as there the credit is counted before is_reader_waiting is looked at.
+  Channel& c = channel();
+  c.sleeper.announce();
+  c.is_reader_waiting.store(true);
+  std::optional<Error> error;
+  if (!has_news()) {
+    connection_->ring_for_credit(c);
+    error = sleep(deadline_ns);
+  }
+  c.is_reader_waiting.store(false);
+  c.sleeper.retire();
+  return error;
+}
+
+std::optional<Error> StreamReader::sleep(std::uint64_t deadline_ns) {
+  Channel& c = channel();
+  const std::uint32_t stop_seen = c.stop_word.load();
+  if (stopped_.load() != Code::kUnknown) return std::nullopt;  // before stop_seen was read
+  const std::uint64_t slice_end_ns = shm::now_ns() + wait_slice_ns.load(std::memory_order_relaxed);
+  shm::futex_wait_either(c.descriptors.futex_word(), seen_head_, c.stop_word, stop_seen,
+                         std::min(deadline_ns, slice_end_ns));
+  const std::uint64_t now = shm::now_ns();
+  if (now < slice_end_ns && now < deadline_ns) return std::nullopt;
+  const auto alive = connection_->check_alive();
+  if (has_news()) return std::nullopt;  // what was published before the daemon died comes first
+  if (!alive) return alive.error();
+  if (now >= deadline_ns) return deadline_error();
+  return std::nullopt;
+}
+
+// As wait(), without waiting: the reader counts as waiting until it looks again, which an event loop tells it
+// to.
+std::optional<Error> StreamReader::poll() {
+  if (must_give_back()) return window_error();
+  Channel& c = channel();
+  c.is_reader_waiting.store(true);
+  if (has_news()) return std::nullopt;
+  connection_->ring_for_credit(c);
+  const auto alive = connection_->check_alive_sometimes();
+  if (has_news()) return std::nullopt;
+  return alive ? deadline_error() : alive.error();
+}
+
+// Looks for a while before the thread sleeps: for as long as a sleep and a wake would take, if that was worth
+// it lately.
+bool StreamReader::spin() {
+  if (spin_ns_ == 0) return false;
+  const std::uint64_t deadline_ns = shm::now_ns() + spin_ns_;
+  do {
+    for (int i = 0; i < 32; ++i) shm::cpu_relax();
+    if (has_news()) {
+      spin_ns_ = kMaxSpinNs;
+      return true;
+    }
+  } while (shm::now_ns() < deadline_ns);
+  spin_ns_ = std::max(spin_ns_ / 2, kMinSpinNs);
+  return false;
+}
+
+// Does the daemon wait for us, and we for it? Not for a terminal: that needs no slot.
+bool StreamReader::must_give_back() const {
+  return phase_ == Phase::kReading && position_ < end_ &&
+         channel().held.load(std::memory_order_relaxed) == connection_->geometry().slots;
+}
+
+Error StreamReader::window_error() const {
+  return {.code = Code::kResourceExhausted,
+          .message = "all " + std::to_string(connection_->geometry().slots) +
+                     " slots of the stream's window are held by chunks: drop one to go on"};
+}
+
+Error StreamReader::deadline_error() const {
+  return {.code = Code::kDeadlineExceeded,
+          .message = "recording " + to_string(request_.recording) + ": nothing arrived within the deadline" +
+                     describe_stall(connection_->stuck_operation(), shm::now_ns())};
+}
+
+}  // namespace nvr::internal

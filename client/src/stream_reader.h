@@ -1,0 +1,83 @@
+// One stream, from open to its end: what is behind nvr::Stream. One thread at a time, but for stop().
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "connection.h"
+#include "nvr/client.h"
+
+namespace nvr::internal {
+
+inline constexpr std::uint64_t kForever = UINT64_MAX;  // as a deadline
+inline constexpr std::uint64_t kNow = 0;               // as a deadline: do not wait
+
+class StreamReader {
+ public:
+  // Opens on the channel of `claim`.
+  StreamReader(std::shared_ptr<Connection> connection, Connection::Claim claim, const OpenRequest& request,
+               bool stat_only);
+  // A stream that has ended already, with an error to deliver or without.
+  StreamReader(std::shared_ptr<Connection> connection, const OpenRequest& request,
+               std::optional<Error> error);
+  ~StreamReader();
+  StreamReader(const StreamReader&) = delete;
+  StreamReader& operator=(const StreamReader&) = delete;
+
+  // `deadline_ns`: CLOCK_MONOTONIC, or kForever, or kNow.
+  [[nodiscard]] Stream::NextResult next(std::uint64_t deadline_ns);
+  [[nodiscard]] Result<RecordingInfo> info(std::uint64_t deadline_ns);
+  // Any thread.
+  void stop(Code code);
+
+ private:
+  enum class Phase : std::uint8_t {
+    kPromised,  // the channel is still being drained of its last stream
+    kClaimed,   // the channel is ours, OPEN is not posted
+    kOpening,   // OPEN is posted, OPENED has not been taken
+    kReading,   // OPENED was taken
+    kEnded,
+  };
+  enum class Until : std::uint8_t { kNews, kOpened };
+
+  [[nodiscard]] Channel& channel() const { return connection_->channel(channel_); }
+  void start();
+  [[nodiscard]] Stream::NextResult advance(Until until, std::uint64_t deadline_ns);
+  [[nodiscard]] Stream::NextResult take();
+  [[nodiscard]] Stream::NextResult take_chunk(const shm::Descriptor& descriptor);
+  [[nodiscard]] Stream::NextResult take_terminal(const shm::Descriptor& descriptor);
+  [[nodiscard]] Stream::NextResult fail_broken(const char* what);
+  [[nodiscard]] std::optional<Error> wait(std::uint64_t deadline_ns);
+  [[nodiscard]] std::optional<Error> poll();
+  [[nodiscard]] std::optional<Error> sleep(std::uint64_t deadline_ns);
+  [[nodiscard]] bool has_news();
+  [[nodiscard]] bool spin();
+  [[nodiscard]] bool must_give_back() const;
+  [[nodiscard]] Error window_error() const;
+  [[nodiscard]] Error deadline_error() const;
+  [[nodiscard]] Stream::NextResult end(std::optional<Error> error);
+  void leave_channel(bool terminal_taken);
+
+  std::shared_ptr<Connection> connection_;
+  std::uint32_t channel_ = 0;
+  OpenRequest request_;
+  bool stat_only_ = false;
+  Phase phase_ = Phase::kEnded;
+  std::optional<Error> error_;         // kEnded: to be delivered once
+  std::optional<RecordingInfo> info_;  // from OPENED
+  std::uint32_t generation_ = 0;
+  std::uint64_t position_ = 0;  // of the next chunk in the file
+  std::uint64_t end_ = 0;       // of the range; known from OPENED on
+  std::uint64_t spin_ns_ = 0;
+  std::uint32_t seen_head_ = 0;  // what the futex word was when there was no news
+
+  // stop() against the owner: is there a generation of ours that wants a CLOSE?
+  std::mutex stop_mutex_;
+  bool is_open_ = false;
+  std::atomic<Code> stopped_ = Code::kUnknown;  // kUnknown: not; kOk: closed; kCancelled
+};
+
+}  // namespace nvr::internal

@@ -1,0 +1,256 @@
+#include "daemon/io_uring_engine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "shm/clock.h"
+
+namespace nvr::daemon {
+namespace {
+
+// user_data: the address of an Operation, or one of these.
+constexpr std::uint64_t kDoorbells = 1;
+constexpr std::uint64_t kClosed = 2;
+constexpr std::uint64_t kProof = 3;
+
+// Workers that may wait for the disk at a time: opens, and reads of files whose extents are not in memory yet.
+constexpr unsigned kSpareWorkers = 8;
+
+// From the one that costs least to the one that any kernel with io_uring has.
+constexpr std::array<unsigned, 4> kSetupLadder = {
+    IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN,
+    IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN, IORING_SETUP_COOP_TASKRUN, 0};
+
+std::string remedy_for(int error) {
+  switch (error) {
+    case ENOSYS: return "the kernel or a seccomp filter knows no io_uring: allow it, or use --engine mmap";
+    case EPERM: {
+      std::ifstream sysctl("/proc/sys/kernel/io_uring_disabled");
+      if (int disabled = 0; sysctl >> disabled && disabled != 0)
+        return "sysctl kernel.io_uring_disabled is " + std::to_string(disabled) + ": set it to 0, or use --engine mmap";
+      return "a seccomp filter or security module forbids it: allow io_uring_setup, or use --engine mmap";
+    }
+    case ENOMEM: return "memory that may be locked is used up: raise LimitMEMLOCK (ulimit -l), or use --engine mmap";
+    case EMFILE:
+    case ENFILE: return "descriptors are used up: raise LimitNOFILE (ulimit -n), or use --engine mmap";
+    default: return "use --engine mmap";
+  }
+}
+
+Result<void> refuse(int error, const char* what) {
+  auto refused = fail_errno(error, std::string("io_uring does not work here: ") + what);
+  refused.value().message += "; " + remedy_for(error);
+  return refused;
+}
+
+// Is all of [offset, offset + length) in the page cache? No, where the kernel does not say (cachestat: Linux 6.5).
+bool is_cached(int fd, std::uint64_t offset, std::uint64_t length) {
+#ifndef SYS_cachestat
+  constexpr long SYS_cachestat = 451;
+#endif
+  struct {
+    std::uint64_t offset, length;
+  } range = {offset, length};
+  struct {
+    std::uint64_t cached, dirty, writeback, evicted, recently_evicted;
+  } pages = {};
+  if (syscall(SYS_cachestat, fd, &range, &pages, 0) != 0) return false;
+  return pages.cached >= (offset + length + 4095) / 4096 - offset / 4096;
+}
+
+}  // namespace
+
+// ---- Set-up --------------------------------------------------------------------------------------------------------
+
+Result<std::unique_ptr<IoUringEngine>> IoUringEngine::create(const SampleDir& directory, int wakeups,
+                                                             std::uint32_t depth) {
+  std::unique_ptr<IoUringEngine> engine(new IoUringEngine(directory, wakeups, depth));
+  if (auto set_up = engine->set_up(); !set_up) return tl::unexpected(set_up.error());
+  if (auto proven = engine->prove(); !proven) return tl::unexpected(proven.error());
+  engine->watch_doorbells();
+  return engine;
+}
+
+IoUringEngine::IoUringEngine(const SampleDir& directory, int wakeups, std::uint32_t depth)
+    : directory_(&directory), wakeups_(wakeups), depth_(depth), how_(SampleDir::how_to_open()), requests_(depth) {}
+
+IoUringEngine::~IoUringEngine() {
+  if (is_set_up_) io_uring_queue_exit(&ring_);
+}
+
+Result<void> IoUringEngine::set_up() {
+  int result = -EINVAL;
+  for (const unsigned flags : kSetupLadder) {
+    io_uring_params params = {};
+    params.flags = flags | IORING_SETUP_CQSIZE;
+    params.cq_entries = 4 * depth_ + 64;  // every operation, its close, and the doorbells
+    result = io_uring_queue_init_params(2 * depth_ + 16, &ring_, &params);
+    if (result != -EINVAL) break;
+  }
+  if (result < 0) return refuse(-result, "io_uring_setup");
+  is_set_up_ = true;
+  io_uring_ring_dontfork(&ring_);
+  std::array<unsigned, 2> workers = {depth_ + kSpareWorkers, kSpareWorkers};
+  io_uring_register_iowq_max_workers(&ring_, workers.data());  // where the kernel has it (5.15)
+
+  io_uring_probe* const probe = io_uring_get_probe_ring(&ring_);
+  if (probe == nullptr) return refuse(EOPNOTSUPP, "the kernel lists no operations");
+  bool complete = true;
+  for (const int opcode : {IORING_OP_READ, IORING_OP_READV, IORING_OP_OPENAT2, IORING_OP_CLOSE, IORING_OP_POLL_ADD})
+    complete &= io_uring_opcode_supported(probe, opcode) != 0;
+  io_uring_free_probe(probe);
+  if (!complete) return refuse(EOPNOTSUPP, "the kernel lacks an operation");
+  return {};
+}
+
+// Opens the directory itself through the ring and reads from it, which a file system answers with EISDIR: the whole
+// way is open, without a file that would have to be there.
+Result<void> IoUringEngine::prove() {
+  const auto run = [this](auto&& prepare) -> std::int64_t {
+    prepare(next_sqe());
+    io_uring_cqe* cqe = nullptr;
+    __kernel_timespec limit = {.tv_sec = 10, .tv_nsec = 0};
+    const int waited = io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &limit, nullptr);
+    if (waited < 0) return waited;
+    const std::int64_t result = cqe->res;
+    io_uring_cqe_seen(&ring_, cqe);
+    return result;
+  };
+  const std::int64_t fd = run([&](io_uring_sqe& sqe) {
+    io_uring_prep_openat2(&sqe, directory_->fd(), ".", &how_);
+    io_uring_sqe_set_data64(&sqe, kProof);
+  });
+  if (fd < 0) return refuse(static_cast<int>(-fd), "opening the directory through it");
+  const shm::UniqueFd opened(static_cast<int>(fd));
+  std::byte byte{};
+  const std::int64_t read = run([&](io_uring_sqe& sqe) {
+    io_uring_prep_read(&sqe, opened.get(), &byte, 1, 0);
+    io_uring_sqe_set_data64(&sqe, kProof);
+  });
+  if (read != -EISDIR) return refuse(read < 0 ? static_cast<int>(-read) : EPROTO, "reading through it");
+  return {};
+}
+
+// ---- Submission ------------------------------------------------------------------------------------------------------
+
+io_uring_sqe& IoUringEngine::next_sqe() {
+  io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
+  while (sqe == nullptr) {  // cannot be full for good: submitting empties it
+    io_uring_submit(&ring_);
+    sqe = io_uring_get_sqe(&ring_);
+  }
+  return *sqe;
+}
+
+void IoUringEngine::submit(Operation& operation) {
+  ++outstanding_;
+  if (operation.kind == Operation::Kind::kOpen)
+    submit_open(operation);
+  else
+    submit_read(operation);
+}
+
+void IoUringEngine::submit_open(Operation& operation) {
+  Request& request = requests_[operation.index];
+  request.name = {};
+  file_name_of(operation.recording).copy(request.name.data(), request.name.size() - 1);
+  io_uring_sqe& sqe = next_sqe();
+  io_uring_prep_openat2(&sqe, directory_->fd(), request.name.data(), &how_);
+  io_uring_sqe_set_data(&sqe, &operation);
+}
+
+// What is left of the operation, one part per run of neighbouring slots.
+void IoUringEngine::submit_read(Operation& operation) {
+  Request& request = requests_[operation.index];
+  std::uint32_t count = 0;
+  for (std::uint32_t position = operation.done; position < operation.length;) {
+    const std::uint32_t in_slot = position % shm::kSlotBytes;
+    std::byte* const target = operation.targets[position / shm::kSlotBytes] + in_slot;
+    const std::uint32_t length = std::min(shm::kSlotBytes - in_slot, operation.length - position);
+    iovec* const last = count > 0 ? &request.parts[count - 1] : nullptr;
+    if (last != nullptr && static_cast<std::byte*>(last->iov_base) + last->iov_len == target)
+      last->iov_len += length;
+    else
+      request.parts[count++] = {.iov_base = target, .iov_len = length};
+    position += length;
+  }
+  const SampleFile& file = *operation.file;
+  const std::uint64_t offset = operation.offset + operation.done;
+  io_uring_sqe& sqe = next_sqe();
+  if (count == 1)
+    io_uring_prep_read(&sqe, file.fd.get(), request.parts[0].iov_base, static_cast<unsigned>(request.parts[0].iov_len),
+                       offset);
+  else
+    io_uring_prep_readv(&sqe, file.fd.get(), request.parts.data(), count, offset);
+  // Reading a file whose extents are not in memory would block in the submission, unkillably.
+  request.reads_extents =
+      !file.extents_known && !is_cached(file.fd.get(), offset, operation.length - operation.done);
+  if (request.reads_extents) io_uring_sqe_set_flags(&sqe, IOSQE_ASYNC);
+  io_uring_sqe_set_data(&sqe, &operation);
+}
+
+void IoUringEngine::close(std::unique_ptr<SampleFile> file) {
+  const int fd = file->fd.release();
+  io_uring_sqe& sqe = next_sqe();
+  io_uring_prep_close(&sqe, fd);
+  io_uring_sqe_set_data64(&sqe, kClosed);
+  ++outstanding_;
+}
+
+void IoUringEngine::watch_doorbells() {
+  io_uring_sqe& sqe = next_sqe();
+  io_uring_prep_poll_multishot(&sqe, wakeups_, POLLIN);
+  io_uring_sqe_set_data64(&sqe, kDoorbells);
+}
+
+// ---- Completion ------------------------------------------------------------------------------------------------------
+
+std::size_t IoUringEngine::reap(std::span<Completion> completions) {
+  if (outstanding_ > 0 || io_uring_sq_ready(&ring_) > 0) io_uring_submit_and_get_events(&ring_);
+  std::size_t count = 0;
+  io_uring_cqe* cqe = nullptr;
+  while (count < completions.size() && io_uring_peek_cqe(&ring_, &cqe) == 0) {
+    const std::uint64_t data = io_uring_cqe_get_data64(cqe);
+    const std::int64_t result = cqe->res;
+    const bool goes_on = (cqe->flags & IORING_CQE_F_MORE) != 0;
+    io_uring_cqe_seen(&ring_, cqe);
+    if (data == kDoorbells) {
+      if (!goes_on) watch_doorbells();  // before anything else: a client can bring this about
+      continue;
+    }
+    --outstanding_;
+    if (data == kClosed) continue;
+    auto& operation = *reinterpret_cast<Operation*>(data);
+    completions[count++] = {.operation = &operation, .result = finish(operation, result)};
+  }
+  return count;
+}
+
+std::int64_t IoUringEngine::finish(Operation& operation, std::int64_t result) const {
+  if (operation.kind == Operation::Kind::kRead) {
+    if (result > 0 && requests_[operation.index].reads_extents) operation.file->extents_known = true;
+    return result;
+  }
+  if (result < 0) return result;
+  operation.opened = std::make_unique<SampleFile>();
+  operation.opened->fd.reset(static_cast<int>(result));
+  return SampleDir::describe(*operation.opened);
+}
+
+void IoUringEngine::wait(int timeout_ms) {
+  io_uring_cqe* cqe = nullptr;
+  if (timeout_ms < 0) {
+    io_uring_submit_and_wait(&ring_, 1);
+    return;
+  }
+  __kernel_timespec limit = {.tv_sec = timeout_ms / 1000, .tv_nsec = (timeout_ms % 1000) * 1'000'000L};
+  io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &limit, nullptr);
+}
+
+}  // namespace nvr::daemon
