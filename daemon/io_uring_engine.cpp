@@ -19,7 +19,8 @@ constexpr std::uint64_t kDoorbells = 1;
 constexpr std::uint64_t kClosed = 2;
 constexpr std::uint64_t kProof = 3;
 
-// Workers that may wait for the disk at a time: opens, and reads of files whose extents are not in memory yet.
+// Workers that may wait for the disk at a time: opens, and reads of files whose extents are not in memory
+// yet.
 constexpr unsigned kSpareWorkers = 8;
 
 // From the one that costs least to the one that any kernel with io_uring has.
@@ -29,17 +30,22 @@ constexpr std::array<unsigned, 4> kSetupLadder = {
 
 std::string remedy_for(int error) {
   switch (error) {
-    case ENOSYS: return "the kernel or a seccomp filter knows no io_uring: allow it, or use --engine mmap";
+    case ENOSYS:
+      return "the kernel or a seccomp filter knows no io_uring: allow it, or use --engine mmap";
     case EPERM: {
       std::ifstream sysctl("/proc/sys/kernel/io_uring_disabled");
       if (int disabled = 0; sysctl >> disabled && disabled != 0)
-        return "sysctl kernel.io_uring_disabled is " + std::to_string(disabled) + ": set it to 0, or use --engine mmap";
+        return "sysctl kernel.io_uring_disabled is " + std::to_string(disabled) +
+               ": set it to 0, or use --engine mmap";
       return "a seccomp filter or security module forbids it: allow io_uring_setup, or use --engine mmap";
     }
-    case ENOMEM: return "memory that may be locked is used up: raise LimitMEMLOCK (ulimit -l), or use --engine mmap";
+    case ENOMEM:
+      return "memory that may be locked is used up: raise LimitMEMLOCK (ulimit -l), or use --engine mmap";
     case EMFILE:
-    case ENFILE: return "descriptors are used up: raise LimitNOFILE (ulimit -n), or use --engine mmap";
-    default: return "use --engine mmap";
+    case ENFILE:
+      return "descriptors are used up: raise LimitNOFILE (ulimit -n), or use --engine mmap";
+    default:
+      return "use --engine mmap";
   }
 }
 
@@ -49,7 +55,8 @@ Result<void> refuse(int error, const char* what) {
   return refused;
 }
 
-// Is all of [offset, offset + length) in the page cache? No, where the kernel does not say (cachestat: Linux 6.5).
+// Is all of [offset, offset + length) in the page cache? No, where the kernel does not say (cachestat:
+// Linux 6.5).
 bool is_cached(int fd, std::uint64_t offset, std::uint64_t length) {
 #ifndef SYS_cachestat
   constexpr long SYS_cachestat = 451;
@@ -66,7 +73,8 @@ bool is_cached(int fd, std::uint64_t offset, std::uint64_t length) {
 
 }  // namespace
 
-// ---- Set-up --------------------------------------------------------------------------------------------------------
+// ---- Set-up
+// --------------------------------------------------------------------------------------------------------
 
 Result<std::unique_ptr<IoUringEngine>> IoUringEngine::create(const SampleDir& directory, int wakeups,
                                                              std::uint32_t depth) {
@@ -78,7 +86,11 @@ Result<std::unique_ptr<IoUringEngine>> IoUringEngine::create(const SampleDir& di
 }
 
 IoUringEngine::IoUringEngine(const SampleDir& directory, int wakeups, std::uint32_t depth)
-    : directory_(&directory), wakeups_(wakeups), depth_(depth), how_(SampleDir::how_to_open()), requests_(depth) {}
+    : directory_(&directory),
+      wakeups_(wakeups),
+      depth_(depth),
+      how_(SampleDir::how_to_open()),
+      requests_(depth) {}
 
 IoUringEngine::~IoUringEngine() {
   if (is_set_up_) io_uring_queue_exit(&ring_);
@@ -102,15 +114,16 @@ Result<void> IoUringEngine::set_up() {
   io_uring_probe* const probe = io_uring_get_probe_ring(&ring_);
   if (probe == nullptr) return refuse(EOPNOTSUPP, "the kernel lists no operations");
   bool complete = true;
-  for (const int opcode : {IORING_OP_READ, IORING_OP_READV, IORING_OP_OPENAT2, IORING_OP_CLOSE, IORING_OP_POLL_ADD})
+  for (const int opcode :
+       {IORING_OP_READ, IORING_OP_READV, IORING_OP_OPENAT2, IORING_OP_CLOSE, IORING_OP_POLL_ADD})
     complete &= io_uring_opcode_supported(probe, opcode) != 0;
   io_uring_free_probe(probe);
   if (!complete) return refuse(EOPNOTSUPP, "the kernel lacks an operation");
   return {};
 }
 
-// Opens the directory itself through the ring and reads from it, which a file system answers with EISDIR: the whole
-// way is open, without a file that would have to be there.
+// Opens the directory itself through the ring and reads from it, which a file system answers with EISDIR: the
+// whole way is open, without a file that would have to be there.
 Result<void> IoUringEngine::prove() {
   const auto run = [this](auto&& prepare) -> std::int64_t {
     prepare(next_sqe());
@@ -137,7 +150,8 @@ Result<void> IoUringEngine::prove() {
   return {};
 }
 
-// ---- Submission ------------------------------------------------------------------------------------------------------
+// ---- Submission
+// ------------------------------------------------------------------------------------------------------
 
 io_uring_sqe& IoUringEngine::next_sqe() {
   io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
@@ -184,8 +198,8 @@ void IoUringEngine::submit_read(Operation& operation) {
   const std::uint64_t offset = operation.offset + operation.done;
   io_uring_sqe& sqe = next_sqe();
   if (count == 1)
-    io_uring_prep_read(&sqe, file.fd.get(), request.parts[0].iov_base, static_cast<unsigned>(request.parts[0].iov_len),
-                       offset);
+    io_uring_prep_read(&sqe, file.fd.get(), request.parts[0].iov_base,
+                       static_cast<unsigned>(request.parts[0].iov_len), offset);
   else
     io_uring_prep_readv(&sqe, file.fd.get(), request.parts.data(), count, offset);
   // Reading a file whose extents are not in memory would block in the submission, unkillably.
@@ -209,7 +223,8 @@ void IoUringEngine::watch_doorbells() {
   io_uring_sqe_set_data64(&sqe, kDoorbells);
 }
 
-// ---- Completion ------------------------------------------------------------------------------------------------------
+// ---- Completion
+// ------------------------------------------------------------------------------------------------------
 
 std::size_t IoUringEngine::reap(std::span<Completion> completions) {
   if (outstanding_ > 0 || io_uring_sq_ready(&ring_) > 0) io_uring_submit_and_get_events(&ring_);

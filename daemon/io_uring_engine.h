@@ -1,9 +1,10 @@
-// The io_uring engine: many operations in flight, reads landing in the clients' slots without a copy in user space,
-// opens and closes through the ring as well, so that one bad sector holds up no other stream. The disk thread sleeps
-// only inside io_uring_enter; the ring itself watches the doorbells. Disk thread only: the ring is created in it.
+// The io_uring engine: many operations in flight, reads landing in the clients' slots without a copy in user
+// space, opens and closes through the ring as well, so that one bad sector holds up no other stream. The disk
+// thread sleeps only inside io_uring_enter; the ring itself watches the doorbells. Disk thread only: the ring
+// is created in it.
 //
-// An operation in flight cannot be cancelled, and the kernel may write to its slots until it completes. So nothing
-// here ever gives up on one: who wants to be rid of it waits for its completion (invariant 5).
+// An operation in flight cannot be cancelled, and the kernel may write to its slots until it completes. So
+// nothing here ever gives up on one: who wants to be rid of it waits for its completion (invariant 5).
 #pragma once
 
 #include <liburing.h>
@@ -18,9 +19,9 @@ namespace nvr::daemon {
 
 class IoUringEngine final : public Engine {
  public:
-  // Sets up a ring of `depth` operations and proves that it works in this directory. The Error names the cause
-  // (kernel, seccomp, sysctl, memlock, descriptors) and the remedy. `directory` outlives the engine; `wakeups` is
-  // the epoll descriptor of the doorbells.
+  // Sets up a ring of `depth` operations and proves that it works in this directory. The Error names the
+  // cause (kernel, seccomp, sysctl, memlock, descriptors) and the remedy. `directory` outlives the engine;
+  // `wakeups` is the epoll descriptor of the doorbells.
   [[nodiscard]] static Result<std::unique_ptr<IoUringEngine>> create(const SampleDir& directory, int wakeups,
                                                                      std::uint32_t depth);
   ~IoUringEngine() override;
@@ -57,8 +58,8 @@ class IoUringEngine final : public Engine {
   open_how how_ = {};
   io_uring ring_ = {};
   bool is_set_up_ = false;
-  std::vector<Request> requests_;      // by Operation::index
-  std::uint32_t outstanding_ = 0;      // completions that are still to come, but for the doorbells'
+  std::vector<Request> requests_;  // by Operation::index
+  std::uint32_t outstanding_ = 0;  // completions that are still to come, but for the doorbells'
 };
 
 }  // namespace nvr::daemon

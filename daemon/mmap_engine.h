@@ -1,7 +1,10 @@
-// The default engine: the range of a stream is mapped once, and each chunk copied into its slot. What is not
-// in the page cache is brought in first by a system call that waits outside mmap_lock and returns a clean
-// EIO; the SIGBUS guard around the copy is for truncation and reclaim only. One operation at a time, done in
-// reap(). Disk thread only.
+// The default engine: one operation at a time, done in reap(), at memory's speed for what is in the page
+// cache.
+//
+// What is cached is copied into the slots by a read that never waits (RWF_NOWAIT), or, on file systems that
+// have no such thing, from a mapping of the stream's range. What is not cached is brought in first by a
+// system call that waits outside mmap_lock and returns a clean EIO. So the SIGBUS guard around copies from
+// the mapping is for truncation and reclaim only. Disk thread only.
 #pragma once
 
 #include <deque>
@@ -19,17 +22,21 @@ class MmapEngine final : public Engine {
   [[nodiscard]] std::string_view name() const override { return "mmap"; }
   [[nodiscard]] std::uint32_t depth() const override { return 1; }
   // 512 KiB: at memory's speed a client waits about 30 us for the first of them, and is woken once for all.
-  [[nodiscard]] std::uint32_t read_slots() const override { return 8; }
+  [[nodiscard]] std::uint32_t read_slots() const override { return kReadSlots; }
   void submit(Operation& operation) override { submitted_.push_back(&operation); }
   std::size_t reap(std::span<Completion> completions) override;
   void wait(int timeout_ms) override;
 
  private:
+  static constexpr std::uint32_t kReadSlots = 16;
+
   MmapEngine(const SampleDir& directory, int wakeups, shm::UniqueFd null)
       : directory_(&directory), wakeups_(wakeups), null_(std::move(null)) {}
 
   std::int64_t open(Operation& operation);
   std::int64_t read(Operation& operation);
+  static std::int64_t read_cached(const Operation& operation);
+  std::int64_t read_mapped(Operation& operation);
   static std::int64_t copy(const SampleFile& file, std::uint64_t offset, std::span<std::byte> target);
   static bool is_resident(SampleFile& file, std::uint64_t offset, std::uint32_t length);
   std::int64_t bring_in(SampleFile& file, std::uint64_t offset, std::uint32_t length);

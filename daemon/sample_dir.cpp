@@ -45,15 +45,18 @@ int SampleDir::open_recording(RecordingId id, SampleFile& file) const {
 }
 
 int SampleDir::describe(SampleFile& file) {
-  // An open file's inode is in memory; DONT_SYNC keeps file systems in user space and on networks from asking again.
+  // An open file's inode is in memory; DONT_SYNC keeps file systems in user space and on networks from asking
+  // again.
   struct statx st = {};
-  if (statx(file.fd.get(), "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &st) != 0) return -errno;
+  if (statx(file.fd.get(), "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &st) != 0)
+    return -errno;
   if (const int objection = objection_to(st.stx_mode)) return -objection;
   file.device = makedev(st.stx_dev_major, st.stx_dev_minor);
   file.inode = st.stx_ino;
   file.size = st.stx_size;
   file.mtime_ns = st.stx_mtime.tv_sec * 1'000'000'000 + st.stx_mtime.tv_nsec;
-  file.residency_known = st.stx_uid == geteuid();
+  static const uid_t own_uid = geteuid();
+  file.residency_known = st.stx_uid == own_uid;
   return 0;
 }
 

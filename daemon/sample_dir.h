@@ -32,6 +32,7 @@ struct SampleFile {
   bool extents_known = false;  // where its bytes lie on the disk has been read into memory
 
   // The mmap engine's own.
+  bool reads_nowait = true;          // as far as is known, the file system has RWF_NOWAIT
   shm::Mapping mapping;              // of [begin, end), from the first read on
   std::uint64_t resident_until = 0;  // file offset; pages before it were in the page cache at resident_at_ns
   std::uint64_t resident_at_ns = 0;
@@ -51,8 +52,8 @@ class SampleDir {
   // (FIFO, socket, device), ...
   [[nodiscard]] int open_recording(RecordingId id, SampleFile& file) const;
 
-  // The two halves of open_recording(), for an engine that opens by other means: how, and what to do with `file.fd`
-  // afterwards. describe() returns 0 or a negative errno, and does not wait for the disk.
+  // The two halves of open_recording(), for an engine that opens by other means: how, and what to do with
+  // `file.fd` afterwards. describe() returns 0 or a negative errno, and does not wait for the disk.
   [[nodiscard]] static open_how how_to_open();
   [[nodiscard]] static int describe(SampleFile& file);
 

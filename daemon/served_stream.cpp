@@ -178,7 +178,8 @@ void ServedStream::on_opened(Operation& operation) {
   state_ = State::kReading;
   next_ = file_->begin;
   ramp_ = 1;
-  publish();
+  // Nobody is woken for this: the first chunk follows, or an error, and either wakes. Who looks sees it.
+  descriptors_.publish();
 }
 
 // Publishes, as far as they are there, the finished reads at the head of the order, and ends the stream at
@@ -269,13 +270,14 @@ void ServedStream::end_with(const Descriptor& terminal) {
 
 void ServedStream::publish_terminal_if_settled() {
   if (state_ != State::kEnding || in_flight_ > 0) return;
-  if (file_) context_->engine.close(std::move(file_));
   state_ = State::kIdle;
   connection_->stream_ended();
   if (terminal_.kind == DescriptorKind::kError) context_->statistics.errors.add();
-  if (connection_->is_condemned()) return;
-  put(terminal_);
-  publish();
+  if (!connection_->is_condemned()) {
+    put(terminal_);
+    publish();
+  }
+  if (file_) context_->engine.close(std::move(file_));  // after the client has what it waits for
 }
 
 }  // namespace nvr::daemon

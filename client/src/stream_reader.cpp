@@ -18,6 +18,15 @@ using shm::DescriptorKind;
 constexpr std::uint64_t kMaxSpinNs = 20'000;  // about what a sleep and a wake cost
 constexpr std::uint64_t kMinSpinNs = 1'000;
 
+// Readers of this process that spin or sleep at the moment.
+std::atomic<std::uint32_t> waiting_readers = 0;
+struct WaitingReader {
+  WaitingReader() { waiting_readers.fetch_add(1, std::memory_order_relaxed); }
+  WaitingReader(const WaitingReader&) = delete;
+  WaitingReader& operator=(const WaitingReader&) = delete;
+  ~WaitingReader() { waiting_readers.fetch_sub(1, std::memory_order_relaxed); }
+};
+
 std::uint64_t initial_spin_ns() {
   static const std::uint64_t spin_ns = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? kMaxSpinNs : 0;
   return spin_ns;
@@ -220,6 +229,7 @@ bool StreamReader::has_news() {
 std::optional<Error> StreamReader::wait(std::uint64_t deadline_ns) {
   if (must_give_back()) return window_error();
   if (spin()) return std::nullopt;
+  const WaitingReader waiting;
   // S1 to S4 of shm/wake.h. The same pattern with give_back(): is_reader_waiting is stored before the credit
   // is looked at, as there the credit is counted before is_reader_waiting is looked at.
   Channel& c = channel();
@@ -265,9 +275,11 @@ std::optional<Error> StreamReader::poll() {
 }
 
 // Looks for a while before the thread sleeps: for as long as a sleep and a wake would take, if that was worth
-// it lately.
+// it lately, and if no other reader of the process waits: who spins beside others takes the CPU from them, or
+// from the daemon.
 bool StreamReader::spin() {
-  if (spin_ns_ == 0) return false;
+  if (spin_ns_ == 0 || waiting_readers.load(std::memory_order_relaxed) > 0) return false;
+  const WaitingReader waiting;
   const std::uint64_t deadline_ns = shm::now_ns() + spin_ns_;
   do {
     for (int i = 0; i < 32; ++i) shm::cpu_relax();
