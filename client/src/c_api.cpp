@@ -1,0 +1,208 @@
+// The C interface over the C++ library. Nothing is decided here; no exception gets out.
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <exception>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "nvr/client.h"
+#include "nvr/nvr_client.h"
+
+struct nvr_error {
+  nvr::Error error;
+};
+struct nvr_client {
+  nvr::Client client;
+};
+struct nvr_stream {
+  nvr::Stream stream;
+};
+struct nvr_chunk {
+  nvr::Chunk chunk;
+};
+
+namespace {
+
+// What cannot be allocated is said by this one, which nvr_error_free leaves alone.
+nvr_error* out_of_memory() {
+  static nvr_error error{{.code = nvr::Code::kResourceExhausted, .message = "out of memory"}};
+  return &error;
+}
+
+void report(nvr_error** error, nvr::Error what) noexcept {
+  if (error == nullptr) return;
+  try {
+    *error = new nvr_error{std::move(what)};
+  } catch (const std::bad_alloc&) {
+    *error = out_of_memory();
+  }
+}
+
+// Runs `body`; an exception becomes an error and `failed`.
+template <class T, class Body>
+T guard(nvr_error** error, T failed, Body&& body) noexcept {
+  try {
+    return body();
+  } catch (const std::bad_alloc&) {
+    if (error != nullptr) *error = out_of_memory();
+  } catch (const std::exception& e) {
+    report(error, {.code = nvr::Code::kInternal, .message = e.what()});
+  }
+  return failed;
+}
+
+nvr::Deadline deadline_of(std::int64_t timeout_ms) {
+  const auto now = nvr::Clock::now();
+  const auto longest = std::chrono::duration_cast<std::chrono::milliseconds>(nvr::Deadline::max() - now);
+  if (timeout_ms < 0 || timeout_ms >= longest.count()) return nvr::Deadline::max();
+  return now + std::chrono::milliseconds(timeout_ms);
+}
+
+int give_info(const nvr::Result<nvr::RecordingInfo>& result, nvr_info* info, nvr_error** error) {
+  if (!result) {
+    report(error, result.error());
+    return -1;
+  }
+  *info = {
+      .device = result->device, .inode = result->inode, .size = result->size, .mtime_ns = result->mtime_ns};
+  return 0;
+}
+
+}  // namespace
+
+extern "C" {
+
+uint32_t nvr_abi_version(void) {
+  return NVR_ABI_VERSION;
+}
+
+nvr_code nvr_error_code(const nvr_error* error) {
+  return static_cast<nvr_code>(error->error.code);
+}
+int nvr_error_errno(const nvr_error* error) {
+  return error->error.sys_errno;
+}
+uint64_t nvr_error_offset(const nvr_error* error) {
+  return error->error.offset;
+}
+const char* nvr_error_message(const nvr_error* error) {
+  return error->error.message.c_str();
+}
+const char* nvr_code_name(nvr_code code) {
+  return nvr::to_string(static_cast<nvr::Code>(code)).data();
+}
+void nvr_error_free(nvr_error* error) {
+  if (error != out_of_memory()) delete error;
+}
+
+nvr_client* nvr_connect(const char* socket_path, const nvr_options* options, nvr_error** error) {
+  return guard(error, static_cast<nvr_client*>(nullptr), [&]() -> nvr_client* {
+    nvr_options given = {};
+    // A caller of an older version knows fewer fields.
+    if (options != nullptr) std::memcpy(&given, options, std::min(options->size, sizeof(given)));
+    nvr::ConnectOptions wanted;
+    if (given.streams != 0) wanted.streams = given.streams;
+    if (given.slots_per_stream != 0) wanted.slots_per_stream = given.slots_per_stream;
+    if (given.timeout_ms != 0) wanted.timeout = std::chrono::milliseconds(given.timeout_ms);
+    auto client = nvr::Client::connect(socket_path, wanted);
+    if (client) return new nvr_client{std::move(*client)};
+    report(error, client.error());
+    return nullptr;
+  });
+}
+void nvr_client_free(nvr_client* client) {
+  delete client;
+}
+
+int nvr_native_handle(const nvr_client* client) {
+  return client->client.native_handle();
+}
+
+int nvr_dispatch(nvr_client* client, nvr_error** error) {
+  return guard(error, -1, [&] {
+    const auto dispatched = client->client.dispatch();
+    if (!dispatched) report(error, dispatched.error());
+    return dispatched ? 0 : -1;
+  });
+}
+
+void nvr_get_disk_status(const nvr_client* client, nvr_disk_status* status) {
+  const nvr::DiskStatus disk = client->client.disk_status();
+  *status = {.stuck = disk.stuck ? 1 : 0,
+             .opening = disk.opening ? 1 : 0,
+             .stuck_for_ns = static_cast<std::uint64_t>(disk.stuck_for.count()),
+             .recording = disk.recording.composite(),
+             .offset = disk.offset};
+}
+
+nvr_stream* nvr_open(nvr_client* client, const nvr_request* request, nvr_error** error) {
+  return guard(error, static_cast<nvr_stream*>(nullptr), [&]() -> nvr_stream* {
+    if (request->priority < NVR_LIVE || request->priority > NVR_SCRUB || request->cache < NVR_CACHE_NORMAL ||
+        request->cache > NVR_CACHE_DIRECT) {
+      report(error, {.code = nvr::Code::kInvalidArgument, .message = "unknown priority or cache policy"});
+      return nullptr;
+    }
+    auto stream = client->client.open({.recording = nvr::RecordingId::from_composite(request->recording),
+                                       .begin = request->begin,
+                                       .end = request->end,
+                                       .priority = static_cast<nvr::Priority>(request->priority),
+                                       .cache = static_cast<nvr::CachePolicy>(request->cache)});
+    if (stream) return new nvr_stream{std::move(*stream)};
+    report(error, stream.error());
+    return nullptr;
+  });
+}
+void nvr_stream_free(nvr_stream* stream) {
+  delete stream;
+}
+
+nvr_next_result nvr_next(nvr_stream* stream, int64_t timeout_ms, nvr_chunk** chunk, nvr_error** error) {
+  *chunk = nullptr;
+  return guard(error, NVR_FAILED, [&] {
+    auto next = timeout_ms == 0  ? stream->stream.try_next()
+                : timeout_ms < 0 ? stream->stream.next()
+                                 : stream->stream.next(deadline_of(timeout_ms));
+    if (!next) return NVR_END;
+    if (!*next) {
+      report(error, next->error());
+      return NVR_FAILED;
+    }
+    *chunk = new nvr_chunk{std::move(**next)};
+    return NVR_CHUNK;
+  });
+}
+
+void nvr_cancel(nvr_stream* stream) {
+  stream->stream.cancel();
+}
+void nvr_close(nvr_stream* stream) {
+  stream->stream.close();
+}
+
+int nvr_stream_info(nvr_stream* stream, int64_t timeout_ms, nvr_info* info, nvr_error** error) {
+  return guard(error, -1,
+               [&] { return give_info(stream->stream.info(deadline_of(timeout_ms)), info, error); });
+}
+int nvr_stat(nvr_client* client, uint64_t recording, int64_t timeout_ms, nvr_info* info, nvr_error** error) {
+  return guard(error, -1, [&] {
+    const auto id = nvr::RecordingId::from_composite(recording);
+    return give_info(client->client.stat(id, deadline_of(timeout_ms)), info, error);
+  });
+}
+
+const void* nvr_chunk_data(const nvr_chunk* chunk) {
+  return chunk->chunk.bytes().data();
+}
+size_t nvr_chunk_size(const nvr_chunk* chunk) {
+  return chunk->chunk.bytes().size();
+}
+uint64_t nvr_chunk_offset(const nvr_chunk* chunk) {
+  return chunk->chunk.offset();
+}
+void nvr_chunk_release(nvr_chunk* chunk) {
+  delete chunk;
+}
+
+}  // extern "C"
