@@ -1,0 +1,46 @@
+// A directory whose files can be told to hang or to fail, while they are in use: the FUSE file system of
+// tools/slowdisk over a directory of its own.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "nvr/recording.h"
+#include "tests/support/process.h"
+#include "tests/support/temp_dir.h"
+
+namespace nvr::test {
+
+class SlowDisk {
+ public:
+  // Why there can be none on this machine; nothing if there can.
+  [[nodiscard]] static std::optional<std::string> missing();
+
+  // Mounts it at `directory`, which exists and is empty. Make the files in backing(), before they are first asked for.
+  explicit SlowDisk(std::string directory);
+  // Releases what hangs, and unmounts.
+  ~SlowDisk();
+  SlowDisk(const SlowDisk&) = delete;
+  SlowDisk& operator=(const SlowDisk&) = delete;
+
+  [[nodiscard]] const std::string& backing() const { return backing_.path(); }
+
+  // From now on, until release(): opens or reads of the recording hang.
+  void stall_opens(RecordingId id);
+  void stall_reads(RecordingId id);
+  // From now on reads that touch [begin, end) fail with EIO.
+  void fail_reads(RecordingId id, std::uint64_t begin, std::uint64_t end);
+  // Nothing hangs and nothing fails any more.
+  void release();
+
+ private:
+  void command(const std::string& line);
+
+  std::string directory_;
+  TempDir backing_;
+  std::optional<Process> process_;
+};
+
+}  // namespace nvr::test
