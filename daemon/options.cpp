@@ -33,6 +33,11 @@ constexpr const char* kExamples =
   std::exit(2);
 }
 
+// A size is parsed as unsigned, which a minus sign would make a very large one.
+const CLI::Validator kNotNegative(
+    [](const std::string& text) { return text.starts_with('-') ? "must not be negative" : std::string(); },
+    "");
+
 void define(CLI::App& app, Options& options) {
   app.footer(kExamples);
   app.set_version_flag("--version", std::string("nvr-readerd ") + kVersion);
@@ -64,10 +69,12 @@ void define(CLI::App& app, Options& options) {
   app.add_option("--client-memory", options.client_memory_bytes,
                  "Most shared memory that one connection may ask for (64MiB, 1GiB, ...) [default: 64MiB]")
       ->transform(CLI::AsSizeValue(false))
+      ->transform(kNotNegative)  // runs first
       ->type_name("SIZE");
   app.add_option("--total-memory", options.total_memory_bytes,
                  "Most shared memory of all connections together [default: a quarter of the machine's]")
       ->transform(CLI::AsSizeValue(false))
+      ->transform(kNotNegative)  // runs first
       ->type_name("SIZE");
   app.add_option("--allow-uid", options.allowed_uids,
                  "User that may connect, besides the daemon's own and root; may be repeated")

@@ -18,6 +18,7 @@ namespace {
 constexpr std::uint64_t kHandshakeNs = shm::kHandshakeMs * shm::kMillisecond;
 constexpr std::uint64_t kAcceptPauseNs = 100 * shm::kMillisecond;  // when descriptors have run out
 constexpr std::uint64_t kPopulateStep = 2 << 20;                   // about 2 ms of zeroing
+constexpr std::uint64_t kHeldCheckNs = 500 * shm::kMillisecond;  // how often memory of the ended is looked at
 constexpr int kAcceptBatch = 32;  // a storm of connects leaves the others their turn
 constexpr int kMessageBatch = 8;  // and so does a storm of messages
 
@@ -289,6 +290,7 @@ void Peers::release_segments(Connection& connection) {
 }
 
 void Peers::release_unheld_memory() {
+  next_held_check_ns_ = shm::now_ns() + kHeldCheckNs;
   std::erase_if(held_, [this](const HeldMemory& memory) {
     if (memory.segments.r.held_elsewhere() || memory.segments.w.held_elsewhere()) return false;
     setup_.admission.release_memory(memory.uid, memory.bytes);
@@ -310,6 +312,7 @@ void Peers::end_all(const Error& why) {
 
 std::uint64_t Peers::next_deadline_ns() const {
   std::uint64_t next_ns = accept_again_ns_ != 0 ? accept_again_ns_ : UINT64_MAX;
+  if (!held_.empty()) next_ns = std::min(next_ns, next_held_check_ns_);
   if (handshakes_ == 0) return next_ns;
   for (const auto& [id, peer] : peers_) {
     if (peer.deadline_ns != 0) next_ns = std::min(next_ns, peer.deadline_ns);
@@ -321,6 +324,7 @@ void Peers::check_deadlines() {
   const std::uint64_t now = shm::now_ns();
   if (accept_again_ns_ != 0 && now >= accept_again_ns_ && watch(listener_->fd(), tag_of(kListener), EPOLLIN))
     accept_again_ns_ = 0;
+  if (!held_.empty() && now >= next_held_check_ns_) release_unheld_memory();
   if (handshakes_ == 0) return;
   for (auto it = peers_.begin(); it != peers_.end();) {
     Peer& peer = (it++)->second;

@@ -123,6 +123,7 @@ class Peers {
     Connection::Segments segments;
   };
   std::vector<HeldMemory> held_;
+  std::uint64_t next_held_check_ns_ = 0;
 };
 
 }  // namespace nvr::daemon

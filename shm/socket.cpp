@@ -82,9 +82,15 @@ Result<ReceivedMessage> receive_message(int socket, std::span<std::byte> buffer,
     header.msg_control = control.data();
     header.msg_controllen = control.size();
   }
-  ssize_t size = 0;
-  do size = recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-  while (size < 0 && errno == EINTR);
+  const auto receive = [&] {
+    ssize_t received = 0;
+    do received = recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    while (received < 0 && errno == EINTR);
+    return received;
+  };
+  ssize_t size = receive();
+  // A peer that closed without reading all we sent leaves a reset before its last message.
+  if (size < 0 && errno == ECONNRESET) size = receive();
   if (size < 0) return fail_errno(errno, "cannot receive from the peer");
 
   ReceivedMessage received{.size = static_cast<std::size_t>(size), .descriptors = {}};

@@ -105,6 +105,7 @@ Result<std::unique_ptr<StreamReader>> open_reader(const std::shared_ptr<internal
   constexpr auto kMaxOffset = static_cast<std::uint64_t>(INT64_MAX);
   if (connection->is_foreign())
     return fail(Code::kFailedPrecondition, "a connection cannot be used in a child of its process");
+  if (request.begin >= request.end) return std::make_unique<StreamReader>(connection, request, std::nullopt);
   if (request.begin > kMaxOffset || (request.end > kMaxOffset && request.end != kToEnd))
     return std::make_unique<StreamReader>(
         connection, request,
@@ -112,7 +113,6 @@ Result<std::unique_ptr<StreamReader>> open_reader(const std::shared_ptr<internal
               .message = "range " + std::to_string(request.begin) + "-" + std::to_string(request.end) +
                          " of recording " + to_string(request.recording) +
                          " lies beyond the largest file offset"});
-  if (request.begin >= request.end) return std::make_unique<StreamReader>(connection, request, std::nullopt);
   if (auto alive = connection->check_alive_sometimes(); !alive) return tl::unexpected(alive.error());
   auto claim = connection->claim_channel();
   if (!claim) return tl::unexpected(claim.error());

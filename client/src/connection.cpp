@@ -254,7 +254,8 @@ Result<void> Connection::check_alive() {
 
 Result<void> Connection::check_alive_sometimes() {
   const std::uint64_t now = shm::now_ns();
-  if (now < next_check_ns_.load(std::memory_order_relaxed)) return {};
+  if (now < next_check_ns_.load(std::memory_order_relaxed) && !is_dead_.load(std::memory_order_relaxed))
+    return {};
   next_check_ns_.store(now + wait_slice_ns.load(std::memory_order_relaxed), std::memory_order_relaxed);
   return check_alive();
 }
@@ -264,6 +265,7 @@ Result<void> Connection::die(std::string_view why) {
   death_ = Error{.code = Code::kUnavailable, .message = std::string(why)};
   while (take_message()) {
   }
+  is_dead_.store(true, std::memory_order_relaxed);
   return tl::unexpected(*death_);
 }
 
@@ -291,7 +293,10 @@ Result<void> Connection::dispatch() {
   }
   pollfd entry = {.fd = socket_.get(), .events = POLLRDHUP, .revents = 0};
   if (!death_ && poll(&entry, 1, 0) > 0 && entry.revents != 0) return die("the daemon has gone");
-  if (death_) return tl::unexpected(*death_);
+  if (death_) {
+    is_dead_.store(true, std::memory_order_relaxed);
+    return tl::unexpected(*death_);
+  }
   event_loop_.announce();  // S1 of shm/wake.h; the caller's look at its streams is S2
   return {};
 }

@@ -149,8 +149,9 @@ class Connection {
   std::deque<Channel> channels_;
 
   std::atomic<std::uint64_t> next_check_ns_ = 0;
-  std::mutex life_mutex_;    // guards the rest
-  shm::Sleeper event_loop_;  // W's want_byte
+  std::atomic<bool> is_dead_ = false;  // death_ is there
+  std::mutex life_mutex_;              // guards the rest
+  shm::Sleeper event_loop_;            // W's want_byte
   std::optional<Error> death_;
   std::uint64_t heartbeat_ = 0;     // as last seen
   std::uint64_t heartbeat_ns_ = 0;  // when it was first seen

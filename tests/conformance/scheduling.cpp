@@ -187,6 +187,7 @@ TEST_CASE("C19 cancelling during an operation does not wait for it and its resul
       // The channel is free again once the operation has ended, and nothing of its result shows up.
       CHECK(problem_reading(client, other_file) == "");
       CHECK(daemon.wait_for_total("quarantined_bytes", 0));
+      CHECK(wait_until([&] { return !client.disk_status().stuck; }));
     }
   }
   CHECK(daemon.total("errors") == 0);

@@ -94,7 +94,7 @@ void die_with(pid_t parent) {
   if (getppid() != parent) _exit(127);
 }
 
-Process spawn(const Command& command, int output, int errors) {
+Process spawn(const Command& command, int output, int errors, int input) {
   // Opened here, so that the other user need not be able to search the directories on the way.
   const shm::UniqueFd program(open(command.argv.at(0).c_str(), O_PATH | O_CLOEXEC));
   if (!program) throw TestFailure("cannot open the program " + command.argv[0] + ": " + strerror(errno));
@@ -115,7 +115,7 @@ Process spawn(const Command& command, int output, int errors) {
   }
   if (command.uid && !become_user(*command.uid)) _exit(126);
   die_with(parent);
-  dup2(null.get(), STDIN_FILENO);
+  dup2(input >= 0 ? input : null.get(), STDIN_FILENO);
   dup2(output, STDOUT_FILENO);
   dup2(errors, STDERR_FILENO);
   syscall(SYS_close_range, 3, ~0u, CLOSE_RANGE_CLOEXEC);

@@ -63,8 +63,9 @@ struct Command {
   std::optional<uid_t> uid;       // run as this user and the group of the same number
   std::optional<rlim_t> max_descriptors;
 };
-// Starts a program. It inherits nothing but `output` and `errors` as its stdout and stderr; its stdin is empty.
-[[nodiscard]] Process spawn(const Command& command, int output, int errors);
+// Starts a program. It inherits nothing but `output` and `errors` as its stdout and stderr, and `input` as its stdin
+// (-1: an empty one).
+[[nodiscard]] Process spawn(const Command& command, int output, int errors, int input = -1);
 
 // Becomes another user for good. For children between fork and their work; async-signal-safe. False when refused.
 [[nodiscard]] bool become_user(uid_t uid);

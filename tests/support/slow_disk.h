@@ -37,9 +37,13 @@ class SlowDisk {
 
  private:
   void command(const std::string& line);
+  void expect_answer(std::string_view expected);
 
   std::string directory_;
   TempDir backing_;
+  shm::UniqueFd commands_;
+  shm::UniqueFd answers_;
+  Capture errors_;
   std::optional<Process> process_;
 };
 

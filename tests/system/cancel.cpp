@@ -36,7 +36,7 @@ TEST_CASE("cancel and close end a next that is blocked on a stuck disk") {
     });
   }
   while (blocking < 16) std::this_thread::yield();
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  REQUIRE(wait_until([&] { return client.disk_status().stuck; }));
   CHECK(returned == 0);
   for (std::size_t i = 0; i < streams.size(); ++i) i % 2 == 0 ? streams[i].cancel() : streams[i].close();
   for (std::thread& thread : threads) thread.join();
