@@ -99,9 +99,7 @@ void DiskThread::run() {
 
 // The whole of the work. Each step says whether it found something to do.
 bool DiskThread::serve() {
-  bool busy = take_mail();
-  busy |= take_commands();
-  busy |= take_credit();
+  bool busy = take_all();
   busy |= submit_operations();
   busy |= reap_completions();
   if (!busy && !stopping_) sleep();
@@ -331,7 +329,7 @@ bool DiskThread::goes_on(Operation& operation, std::int64_t result) {
 void DiskThread::sleep() {
   if (spin()) return;
   for (Connection* const connection : connections_) connection->sleeper().announce();
-  if (!look_for_work()) {
+  if (!take_all()) {
     statistics_.sleeps.add();
     engine_->wait(muted_ > 0 ? kMutedPollMs : -1);
     doorbells_.drain([this](std::uint32_t id) {
@@ -351,7 +349,7 @@ bool DiskThread::spin() {
   const std::uint64_t deadline_ns = shm::now_ns() + spin_ns_;
   do {
     for (int i = 0; i < 32; ++i) shm::cpu_relax();
-    if (look_for_work()) {
+    if (take_all()) {
       spin_ns_ = kMaxSpinNs;
       return true;
     }

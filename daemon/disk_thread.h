@@ -102,7 +102,13 @@ class DiskThread {
   void sleep();
   bool spin();
 
-  bool look_for_work() { return take_mail() | take_commands() | take_credit(); }
+  // Takes whatever there is from outside; the first half of serve(), and the look of one who is about to sleep.
+  bool take_all() {
+    bool any = take_mail();
+    any |= take_commands();
+    any |= take_credit();
+    return any;
+  }
   void attach(Connection& connection);
   void detach(Connection& connection);
   void finish_detaching();

@@ -1,0 +1,69 @@
+#include "tools/bench/daemon_process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+
+#include <chrono>
+#include <fstream>
+#include <sstream>
+#include <thread>
+#include <vector>
+
+#include "shm/unique_fd.h"
+
+namespace nvr::bench {
+namespace {
+
+constexpr auto kStartTimeout = std::chrono::seconds(20);
+
+std::string read_log(const std::filesystem::path& path) {
+  std::ostringstream text;
+  text << std::ifstream(path).rdbuf();
+  return text.str();
+}
+
+Result<ChildProcess> spawn(const DaemonOptions& options) {
+  const std::vector<std::string> words = {options.program.string(),
+                                          "--dir",
+                                          options.directory.string(),
+                                          "--socket",
+                                          options.socket.string(),
+                                          "--engine",
+                                          options.engine};
+  std::vector<char*> argv;
+  for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
+  argv.push_back(nullptr);
+  const shm::UniqueFd log(open(options.log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!log) return fail_errno(errno, "cannot create " + options.log.string());
+  const pid_t parent = getpid();
+  const pid_t pid = fork();
+  if (pid < 0) return fail_errno(errno, "cannot fork");
+  if (pid > 0) return ChildProcess(pid);
+  ChildProcess::end_with_parent(parent);
+  dup2(log.get(), STDERR_FILENO);
+  execv(argv[0], argv.data());
+  _exit(127);
+}
+
+}  // namespace
+
+Result<DaemonProcess> DaemonProcess::start(const DaemonOptions& options) {
+  if (access(options.program.c_str(), X_OK) != 0)
+    return fail_errno(errno,
+                      fmt::format("cannot run {} (--daemon names nvr-readerd)", options.program.string()));
+  auto child = spawn(options);
+  if (!child) return tl::unexpected(child.error());
+  DaemonProcess daemon(std::move(*child));
+  const auto give_up = std::chrono::steady_clock::now() + kStartTimeout;
+  while (read_log(options.log).find("ready") == std::string::npos) {
+    if (daemon.child_.has_ended())
+      return fail(Code::kUnavailable, "nvr-readerd ended at its start: " + read_log(options.log));
+    if (std::chrono::steady_clock::now() > give_up)
+      return fail(Code::kUnavailable, "nvr-readerd did not get ready: " + read_log(options.log));
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return daemon;
+}
+
+}  // namespace nvr::bench

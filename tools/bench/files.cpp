@@ -1,0 +1,90 @@
+#include "tools/bench/files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <numeric>
+
+#include "shm/unique_fd.h"
+
+namespace nvr::bench {
+namespace {
+
+constexpr std::size_t kLineBytes = 64;
+constexpr std::size_t kWriteBytes = 1U << 20;
+
+// splitmix64: fast, and incompressible for any file system.
+std::uint64_t next_random(std::uint64_t& state) {
+  std::uint64_t z = (state += 0x9e3779b97f4a7c15);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+  return z ^ (z >> 31);
+}
+
+Result<void> write_all(int fd, std::span<const std::byte> bytes, const std::string& path) {
+  while (!bytes.empty()) {
+    const ssize_t written = write(fd, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return fail_errno(errno, "cannot write " + path);
+    bytes = bytes.subspan(static_cast<std::size_t>(written));
+  }
+  return {};
+}
+
+}  // namespace
+
+std::uint64_t sum_of_lines(std::span<const std::byte> bytes) {
+  std::uint64_t sum = 0;
+  for (std::size_t at = 0; at + sizeof(sum) <= bytes.size(); at += kLineBytes) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, bytes.data() + at, sizeof(word));
+    sum += word;
+  }
+  return sum;
+}
+
+FileSet::FileSet(std::filesystem::path directory, FileShape shape)
+    : directory_(std::move(directory)), shape_(shape), chunk_sums_(shape.count) {}
+
+Result<FileSet> FileSet::create(const std::filesystem::path& directory, FileShape shape) {
+  FileSet files(directory, shape);
+  for (std::size_t file = 0; file < shape.count; ++file)
+    if (auto written = files.write_file(file); !written) return tl::unexpected(written.error());
+  return files;
+}
+
+RecordingId FileSet::id(std::size_t file) const {
+  return {.stream = 1, .recording = static_cast<std::uint32_t>(file)};
+}
+
+std::string FileSet::path(std::size_t file) const {
+  return (directory_ / file_name_of(id(file))).string();
+}
+
+std::uint64_t FileSet::expected_sum(std::size_t file, std::uint64_t begin, std::uint64_t end) const {
+  const auto first = chunk_sums_[file].begin();
+  return std::accumulate(first + static_cast<std::ptrdiff_t>(begin / kChunkBytes),
+                         first + static_cast<std::ptrdiff_t>(end / kChunkBytes), std::uint64_t{0});
+}
+
+Result<void> FileSet::write_file(std::size_t file) {
+  const std::string name = path(file);
+  const shm::UniqueFd fd(open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (!fd) return fail_errno(errno, "cannot create " + name);
+  std::uint64_t state = file + 1;
+  std::vector<std::uint64_t> block(kWriteBytes / sizeof(std::uint64_t));
+  for (std::uint64_t at = 0; at < shape_.bytes; at += kWriteBytes) {
+    for (std::uint64_t& word : block) word = next_random(state);
+    const auto bytes =
+        std::as_bytes(std::span(block)).first(std::min<std::uint64_t>(kWriteBytes, shape_.bytes - at));
+    for (std::size_t chunk = 0; chunk < bytes.size(); chunk += kChunkBytes)
+      chunk_sums_[file].push_back(sum_of_lines(bytes.subspan(chunk, kChunkBytes)));
+    if (auto written = write_all(fd.get(), bytes, name); !written) return written;
+  }
+  if (fdatasync(fd.get()) != 0) return fail_errno(errno, "cannot write " + name + " to disk");
+  return {};
+}
+
+}  // namespace nvr::bench

@@ -1,0 +1,48 @@
+// The recordings that every system reads: random bytes, written to disk and left in the page cache, with the
+// sum that a consumer of each chunk must come to.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "nvr/client.h"
+
+namespace nvr::bench {
+
+// What a consumer does with bytes: one addition for each cache line, so that each is read, and a result that
+// can be checked, so that no compiler leaves it out. Starts of spans must be multiples of 64 in the file for
+// sums to add up.
+[[nodiscard]] std::uint64_t sum_of_lines(std::span<const std::byte> bytes);
+
+struct FileShape {
+  std::size_t count = 16;
+  std::uint64_t bytes = 64U << 20;  // a multiple of kChunkBytes
+};
+
+class FileSet {
+ public:
+  // Writes the files to `directory`, which exists, and waits until they are on disk: writing back later would
+  // disturb what is measured.
+  [[nodiscard]] static Result<FileSet> create(const std::filesystem::path& directory, FileShape shape);
+
+  [[nodiscard]] std::size_t count() const { return shape_.count; }
+  [[nodiscard]] std::uint64_t file_bytes() const { return shape_.bytes; }
+  [[nodiscard]] const std::filesystem::path& directory() const { return directory_; }
+  [[nodiscard]] RecordingId id(std::size_t file) const;
+  [[nodiscard]] std::string path(std::size_t file) const;
+  // What sum_of_lines() gives for [begin, end) of a file; multiples of kChunkBytes.
+  [[nodiscard]] std::uint64_t expected_sum(std::size_t file, std::uint64_t begin, std::uint64_t end) const;
+
+ private:
+  FileSet(std::filesystem::path directory, FileShape shape);
+  [[nodiscard]] Result<void> write_file(std::size_t file);
+
+  std::filesystem::path directory_;
+  FileShape shape_;
+  std::vector<std::vector<std::uint64_t>> chunk_sums_;  // [file][chunk]
+};
+
+}  // namespace nvr::bench

@@ -1,0 +1,72 @@
+// "nvr_mmap": this project. A real nvr-readerd with the given engine, and its client library in the consumer:
+// one connection of 16 streams x 32 slots for everything.
+#include <fmt/format.h>
+
+#include <array>
+#include <optional>
+
+#include "nvr/client.h"
+#include "tools/bench/cpu_time.h"
+#include "tools/bench/daemon_process.h"
+#include "tools/bench/system.h"
+
+namespace nvr::bench {
+namespace {
+
+constexpr ConnectOptions kConnection = {.streams = kMaxStreams, .slots_per_stream = 32};
+
+class NvrSystem final : public System {
+ public:
+  NvrSystem(std::string name, const FileSet& files, DaemonProcess daemon, Client client)
+      : name_(std::move(name)), files_(files), daemon_(std::move(daemon)), client_(std::move(client)) {}
+
+  [[nodiscard]] std::string_view name() const override { return name_; }
+
+  [[nodiscard]] Result<void> open(std::size_t stream, const FileRange& range) override {
+    auto opened = client_.open({.recording = files_.id(range.file), .begin = range.begin, .end = range.end});
+    if (!opened) return tl::unexpected(opened.error());
+    streams_[stream].emplace(std::move(*opened));
+    return {};
+  }
+
+  [[nodiscard]] Result<bool> next(std::size_t stream, Tally& tally) override {
+    const auto chunk = streams_[stream]->next();
+    if (!chunk) return false;
+    if (!*chunk) return tl::unexpected(chunk->error());
+    tally.take((*chunk)->bytes());
+    return true;
+  }
+
+  void close(std::size_t stream) override { streams_[stream].reset(); }
+
+  [[nodiscard]] Result<std::uint64_t> other_cpu_ns() const override { return cpu_ns_of(daemon_.pid()); }
+
+ private:
+  std::string name_;
+  const FileSet& files_;
+  DaemonProcess daemon_;
+  Client client_;
+  std::array<std::optional<Stream>, kMaxStreams> streams_;
+};
+
+Result<std::unique_ptr<System>> make_nvr_system(const SystemSetup& setup, const std::string& engine) {
+  const std::string name = "nvr_" + engine;
+  const std::filesystem::path socket = setup.scratch / (name + ".sock");
+  auto daemon = DaemonProcess::start({.program = setup.daemon,
+                                      .directory = setup.files.directory(),
+                                      .socket = socket,
+                                      .log = setup.scratch / (name + ".log"),
+                                      .engine = engine});
+  if (!daemon) return tl::unexpected(daemon.error());
+  auto client = Client::connect(socket.string(), kConnection);
+  if (!client) return tl::unexpected(client.error());
+  return std::make_unique<NvrSystem>(name, setup.files, std::move(*daemon), std::move(*client));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<System>> make_nvr_mmap_system(const SystemSetup& setup) {
+  return make_nvr_system(setup, "mmap");
+}
+
+}  // namespace nvr::bench

@@ -1,0 +1,130 @@
+#include "tools/bench/report.h"
+
+#include <errno.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+namespace nvr::bench {
+namespace {
+
+std::string ratio_text(double value, double reference) {
+  return reference > 0 ? fmt::format("{:.2f}x", value / reference) : std::string("-");
+}
+
+std::string spread_text(const Spread& spread, int digits) {
+  return fmt::format("{:.{}f} ({:.{}f}..{:.{}f})", spread.median, digits, spread.min, digits, spread.max,
+                     digits);
+}
+
+// The ratio of one figure to each reference's.
+template <class Figure>
+std::string ratio_columns(const Row& row, const std::vector<Row>& rows,
+                          const std::vector<std::string>& references, Figure figure) {
+  std::string out;
+  for (const std::string& reference : references) {
+    const Row* const other = find_row(rows, reference, row.streams);
+    out += fmt::format(" {:>8}", other == nullptr ? "-" : ratio_text(figure(row), figure(*other)));
+  }
+  return out;
+}
+
+std::string ratio_headings(const std::vector<std::string>& references) {
+  std::string out;
+  for (const std::string& reference : references) out += fmt::format(" {:>8}", "/" + reference);
+  return out;
+}
+
+std::string row_line(const Row& row, const std::vector<Row>& rows,
+                     const std::vector<std::string>& references) {
+  const auto speed = [](const Row& r) { return r.gb_per_s.median; };
+  const auto cpu = [](const Row& r) { return r.cpu_s_per_gb.median; };
+  const auto p50 = [](const Row& r) { return r.open ? r.open->p50_us : 0; };
+  std::string out = fmt::format("{:>7}  {:<12} {:>20}{}  {:>22}{}  {:>9.0f}", row.streams, row.system,
+                                spread_text(row.gb_per_s, 2), ratio_columns(row, rows, references, speed),
+                                spread_text(row.cpu_s_per_gb, 3), ratio_columns(row, rows, references, cpu),
+                                row.ops_per_s.median);
+  if (row.open)
+    out += fmt::format("  {:>8.1f} {:>8.1f}{}", row.open->p50_us, row.open->p99_us,
+                       ratio_columns(row, rows, references, p50));
+  return out + "\n";
+}
+
+}  // namespace
+
+double percentile_of(std::vector<double> values, double part) {
+  std::ranges::sort(values);
+  const auto rank = static_cast<std::size_t>(std::ceil(part * static_cast<double>(values.size())));
+  return values[std::clamp<std::size_t>(rank, 1, values.size()) - 1];
+}
+
+Spread spread_of(std::vector<double> values) {
+  std::ranges::sort(values);
+  const std::size_t middle = values.size() / 2;
+  const double median = values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+  return {.median = median, .min = values.front(), .max = values.back()};
+}
+
+bool Target::met() const {
+  if (strict) return at_least ? ratio > bound : ratio < bound;
+  return at_least ? ratio >= bound : ratio <= bound;
+}
+
+const Row* find_row(const std::vector<Row>& rows, std::string_view system, std::size_t streams) {
+  const auto found = std::ranges::find_if(
+      rows, [&](const Row& row) { return row.system == system && row.streams == streams; });
+  return found == rows.end() ? nullptr : &*found;
+}
+
+void print_table(const std::vector<Row>& rows, const std::vector<std::string>& references) {
+  const std::string ratios = ratio_headings(references);
+  fmt::print("{:>7}  {:<12} {:>20}{}  {:>22}{}  {:>9}  {:>8} {:>8}{}\n", "streams", "system",
+             "GB/s (min..max)", ratios, "CPU s/GB (min..max)", ratios, "chunks/s", "open p50", "p99 us",
+             ratios);
+  std::size_t streams = rows.empty() ? 0 : rows.front().streams;
+  for (const Row& row : rows) {
+    if (row.streams != streams) fmt::print("\n");
+    streams = row.streams;
+    fmt::print("{}", row_line(row, rows, references));
+  }
+}
+
+void print_targets(const std::vector<Target>& targets) {
+  fmt::print("\nrequired ratios (of medians)\n");
+  for (const Target& target : targets) {
+    const char* const relation =
+        target.at_least ? (target.strict ? ">" : ">=") : (target.strict ? "<" : "<=");
+    fmt::print("  {:<7}  {:<58} {:>6.2f}  (wanted {} {:.1f})\n", target.met() ? "met" : "NOT MET",
+               target.what, target.ratio, relation, target.bound);
+  }
+}
+
+Result<void> write_json(const std::vector<Row>& rows, const std::string& path) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const Row& row : rows) {
+    nlohmann::ordered_json entry = {{"scenario", row.scenario},
+                                    {"system", row.system},
+                                    {"streams", row.streams},
+                                    {"gb_per_s", row.gb_per_s.median},
+                                    {"cpu_s_per_gb", row.cpu_s_per_gb.median},
+                                    {"ops_per_s", row.ops_per_s.median},
+                                    {"p50_us", nullptr},
+                                    {"p99_us", nullptr}};
+    if (row.open) {
+      entry["p50_us"] = row.open->p50_us;
+      entry["p99_us"] = row.open->p99_us;
+    }
+    list.push_back(entry);
+  }
+  errno = 0;
+  std::ofstream file(path);
+  file << list.dump(2) << '\n';
+  file.close();
+  if (!file) return fail_errno(errno, "cannot write " + path);
+  return {};
+}
+
+}  // namespace nvr::bench

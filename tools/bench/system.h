@@ -1,0 +1,70 @@
+// One way to bring the bytes of recordings to consumers: what nvr-bench compares. Calls for one stream come
+// from one thread at a time; calls for different streams may come from different threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "nvr/error.h"
+#include "tools/bench/files.h"
+
+namespace nvr::bench {
+
+inline constexpr std::size_t kMaxStreams = 16;
+
+struct FileRange {
+  std::size_t file = 0;
+  std::uint64_t begin = 0;  // bytes; multiples of kChunkBytes
+  std::uint64_t end = 0;
+};
+
+// What a consumer has taken.
+struct Tally {
+  std::uint64_t chunks = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t sum = 0;
+
+  void take(std::span<const std::byte> chunk) {
+    ++chunks;
+    bytes += chunk.size();
+    sum += sum_of_lines(chunk);
+  }
+};
+
+class System {
+ public:
+  System() = default;
+  System(const System&) = delete;
+  System& operator=(const System&) = delete;
+  virtual ~System() = default;
+
+  [[nodiscard]] virtual std::string_view name() const = 0;
+  // Starts reading a range on stream 0..kMaxStreams-1, which is not open.
+  [[nodiscard]] virtual Result<void> open(std::size_t stream, const FileRange& range) = 0;
+  // Waits for the stream's next chunk, reads every cache line of it and gives its memory back. False: the
+  // range has been delivered.
+  [[nodiscard]] virtual Result<bool> next(std::size_t stream, Tally& tally) = 0;
+  virtual void close(std::size_t stream) = 0;
+  // CPU time that processes besides this one have spent for this system since they started.
+  [[nodiscard]] virtual Result<std::uint64_t> other_cpu_ns() const { return 0; }
+};
+
+// What systems are made of. Paths stay valid as long as the systems.
+struct SystemSetup {
+  const FileSet& files;
+  std::filesystem::path scratch;  // for sockets and logs
+  std::filesystem::path daemon;   // nvr-readerd
+};
+
+// Each is ready to be measured when it is there. The unix socket server is a forked child: it comes before
+// any thread.
+[[nodiscard]] Result<std::unique_ptr<System>> make_pread_system(const SystemSetup& setup);
+[[nodiscard]] Result<std::unique_ptr<System>> make_seed_system(const SystemSetup& setup);
+[[nodiscard]] Result<std::unique_ptr<System>> make_unix_socket_system(const SystemSetup& setup);
+[[nodiscard]] Result<std::unique_ptr<System>> make_nvr_mmap_system(const SystemSetup& setup);
+
+}  // namespace nvr::bench

@@ -1,0 +1,213 @@
+#include "tools/ctl/status_report.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <array>
+#include <ctime>
+#include <string_view>
+#include <utility>
+
+namespace nvr::tools {
+namespace {
+
+using nlohmann::json;
+
+// ---- Tolerant access
+
+const json& child(const json& object, const char* key) {
+  static const json kNothing;
+  if (!object.is_object()) return kNothing;
+  const auto found = object.find(key);
+  return found == object.end() ? kNothing : *found;
+}
+
+double number(const json& object, const char* key) {
+  const json& value = child(object, key);
+  return value.is_number() ? value.get<double>() : 0;
+}
+
+std::int64_t integer(const json& object, const char* key) {
+  const json& value = child(object, key);
+  return value.is_number() ? value.get<std::int64_t>() : 0;
+}
+
+// Control characters could rewrite the terminal: directories and processes may be named anything.
+std::string printable(std::string name) {
+  for (char& c : name)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  return name;
+}
+
+std::string text(const json& object, const char* key) {
+  const json& value = child(object, key);
+  if (value.is_number()) return value.dump();
+  return value.is_string() ? printable(value.get<std::string>()) : "?";
+}
+
+bool flag(const json& object, const char* key) {
+  const json& value = child(object, key);
+  return value.is_boolean() && value.get<bool>();
+}
+
+// ---- Quantities
+
+std::string bytes(double count) {
+  static constexpr std::array<std::string_view, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
+  std::size_t unit = 0;
+  for (; count >= 1024 && unit + 1 < kUnits.size(); ++unit) count /= 1024;
+  return unit == 0 ? fmt::format("{:.0f} B", count) : fmt::format("{:.1f} {}", count, kUnits[unit]);
+}
+
+std::string microseconds(double us) {
+  if (us < 1000) return fmt::format("{:.0f} us", us);
+  if (us < 1e6) return fmt::format("{:.1f} ms", us / 1e3);
+  return fmt::format("{:.1f} s", us / 1e6);
+}
+
+std::string duration(double seconds) {
+  const auto whole = static_cast<std::int64_t>(seconds);
+  if (whole >= 86400) return fmt::format("{} d {} h", whole / 86400, whole % 86400 / 3600);
+  if (whole >= 3600) return fmt::format("{} h {} min", whole / 3600, whole % 3600 / 60);
+  if (whole >= 60) return fmt::format("{} min {} s", whole / 60, whole % 60);
+  return fmt::format("{:.1f} s", seconds);
+}
+
+std::string grouped(std::int64_t count) {
+  std::string digits = std::to_string(count);
+  const std::size_t first = count < 0 ? 1 : 0;
+  for (std::size_t at = digits.size(); at > first + 3;) digits.insert(at -= 3, 1, ',');
+  return digits;
+}
+
+std::string clock_time(std::int64_t epoch_s) {
+  const auto when = static_cast<std::time_t>(epoch_s);
+  std::tm local = {};
+  if (localtime_r(&when, &local) == nullptr) return "?";
+  return fmt::format("{:%Y-%m-%d %H:%M:%S}", local);
+}
+
+// ---- Sections
+
+std::string heading(const json& status) {
+  return fmt::format(
+      "nvr-readerd {}  pid {}  up {}\n"
+      "directory    {} ({})\n"
+      "engine       {}\n",
+      text(status, "version"), text(status, "pid"), duration(number(status, "uptime_s")),
+      text(status, "directory"), text(status, "device_kind"), text(status, "engine"));
+}
+
+std::string disk_section(const json& status, const ReportContext& context) {
+  const json& stall = child(status, "stall");
+  std::string queue = fmt::format("{} in flight", integer(status, "operations_in_flight"));
+  if (child(status, "waiting_opens").is_number())
+    queue += fmt::format(", {} opens waiting", integer(status, "waiting_opens"));
+  if (!stall.is_object()) return fmt::format("disk         ? (the daemon does not say; {})\n", queue);
+  if (!flag(stall, "stuck")) return fmt::format("disk         ok, nothing stuck ({})\n", queue);
+
+  const double stuck_s = number(stall, "since_s");
+  const std::int64_t since = context.now_s - static_cast<std::int64_t>(stuck_s);
+  const std::string operation = text(stall, "operation");
+  const std::string where =
+      operation == "read" ? fmt::format(" at byte {}", grouped(integer(stall, "offset"))) : std::string();
+  return fmt::format(
+      "disk         STUCK for {}, since {}\n"
+      "             in: {} {}{}  ({})\n"
+      "             Clients get deadlines, not hangs. The kernel's view: dmesg | tail; smartctl -a <disk>\n",
+      duration(stuck_s), clock_time(since), operation, text(stall, "recording"), where, queue);
+}
+
+std::string connection_line(const json& connection, const ReportContext& context) {
+  const std::int64_t pid = integer(connection, "pid");
+  const std::string process = context.process_of ? printable(context.process_of(pid)) : std::string();
+  return fmt::format("{:>6} {:>9}  {:<16} {:>7} {:>5} of {:<4} {:>7} {:>11} {:>15} {:>12}\n",
+                     text(connection, "id"), pid, process.empty() ? "-" : process, text(connection, "uid"),
+                     integer(connection, "open_streams"), integer(connection, "streams"),
+                     integer(connection, "slots"), bytes(number(connection, "bytes_shared")),
+                     grouped(integer(connection, "chunks")), bytes(number(connection, "bytes")));
+}
+
+std::string connections_section(const json& status, const ReportContext& context) {
+  const json& connections = child(status, "connections");
+  const json& totals = child(status, "totals");
+  std::string out = fmt::format(
+      "\nconnections  {} now, {} accepted, {} refused\n",
+      connections.is_array() ? std::to_string(connections.size()) : text(totals, "connections_now"),
+      grouped(integer(totals, "connections_accepted")), grouped(integer(totals, "connections_refused")));
+  if (!connections.is_array() || connections.empty()) return out;
+  out += fmt::format("{:>6} {:>9}  {:<16} {:>7} {:>13} {:>7} {:>11} {:>15} {:>12}\n", "id", "pid", "process",
+                     "uid", "open streams", "window", "shared", "chunks", "delivered");
+  for (const json& connection : connections) out += connection_line(connection, context);
+  return out;
+}
+
+std::string totals_section(const json& status) {
+  const json& totals = child(status, "totals");
+  std::string out = fmt::format(
+      "\ndelivered    {} in {} chunks, {} opens, {} streams open now\n"
+      "trouble      {} streams ended in an error, {} protocol violations\n"
+      "memory       {} shared",
+      bytes(number(totals, "bytes")), grouped(integer(totals, "chunks")), grouped(integer(totals, "opens")),
+      integer(totals, "streams_open"), grouped(integer(totals, "errors")),
+      grouped(integer(totals, "violations")), bytes(number(totals, "shared_bytes")));
+  const json& limits = child(status, "limits");
+  if (child(limits, "total_memory_bytes").is_number())
+    out += fmt::format(" of at most {}", bytes(number(limits, "total_memory_bytes")));
+  out += fmt::format(", {} kept by clients that left, {} waiting for the disk\n",
+                     bytes(number(totals, "held_bytes")), bytes(number(totals, "quarantined_bytes")));
+  return out;
+}
+
+// The upper bound of the bucket that holds the given part of what was counted.
+double quantile_bound_us(const json& histogram, double part) {
+  const json& buckets = child(histogram, "buckets");
+  if (!buckets.is_array()) return 0;
+  double total = 0;
+  for (const json& bucket : buckets) total += number(bucket, "count");
+  double below = 0;
+  double bound = 0;
+  for (const json& bucket : buckets) {
+    const double count = number(bucket, "count");
+    if (count <= 0) continue;
+    below += count;
+    bound = number(bucket, "le_us");
+    if (below >= part * total) break;
+  }
+  return bound;
+}
+
+std::string latency_line(std::string_view label, const json& histogram) {
+  const std::int64_t count = integer(histogram, "count");
+  if (count <= 0) return fmt::format("  {:<24} {:>14}\n", label, "-");
+  const double mean = number(histogram, "sum_us") / static_cast<double>(count);
+  std::string out = fmt::format("  {:<24} {:>14} {:>11}", label, grouped(count), microseconds(mean));
+  for (const double part : {0.5, 0.95, 0.99, 1.0})
+    out += fmt::format(" {:>11}", "<" + microseconds(quantile_bound_us(histogram, part)));
+  return out + "\n";
+}
+
+std::string latency_section(const json& status) {
+  static constexpr std::array<std::pair<const char*, std::string_view>, 4> kShown = {
+      {{"open_us", "open a file"},
+       {"read_us", "read (one operation)"},
+       {"queue_wait_us", "wait before the open"},
+       {"first_chunk_us", "first chunk of a stream"}}};
+  const json& histograms = child(status, "histograms");
+  if (!histograms.is_object()) return {};
+  std::string out = fmt::format("\n{:<26} {:>14} {:>11} {:>11} {:>11} {:>11} {:>11}\n", "latency", "count",
+                                "mean", "p50", "p95", "p99", "max");
+  for (const auto& [key, label] : kShown)
+    if (const json& histogram = child(histograms, key); histogram.is_object())
+      out += latency_line(label, histogram);
+  return out;
+}
+
+}  // namespace
+
+std::string status_report(const json& status, const ReportContext& context) {
+  return heading(status) + disk_section(status, context) + connections_section(status, context) +
+         totals_section(status) + latency_section(status);
+}
+
+}  // namespace nvr::tools
