@@ -83,8 +83,8 @@ void DiskThread::start() {
   pthread_setname_np(thread_.native_handle(), name.substr(0, 15).c_str());
 }
 
-void DiskThread::post(ToDisk message) {
-  const bool posted = to_disk_.put(std::move(message));
+void DiskThread::post(const ToDisk& message) {
+  const bool posted = to_disk_.put(message);
   assert(posted);  // the capacity is the sum of what can be under way
   static_cast<void>(posted);
   ring(mail_wakeup_.get());

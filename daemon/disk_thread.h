@@ -76,7 +76,7 @@ class DiskThread {
   void start();  // thread "r-<directory>"
 
   // Control thread.
-  void post(ToDisk message);
+  void post(const ToDisk& message);
   [[nodiscard]] std::optional<FromDisk> take_message() { return from_disk_.take(); }
   [[nodiscard]] const DiskStatistics& statistics() const { return statistics_; }
   [[nodiscard]] const InFlight& in_flight() const { return in_flight_; }
@@ -102,7 +102,8 @@ class DiskThread {
   void sleep();
   bool spin();
 
-  // Takes whatever there is from outside; the first half of serve(), and the look of one who is about to sleep.
+  // Takes whatever there is from outside; the first half of serve(), and the look of one who is about to
+  // sleep.
   bool take_all() {
     bool any = take_mail();
     any |= take_commands();

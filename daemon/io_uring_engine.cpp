@@ -14,10 +14,10 @@
 namespace nvr::daemon {
 namespace {
 
-// user_data: the address of an Operation, or one of these.
-constexpr std::uint64_t kDoorbells = 1;
-constexpr std::uint64_t kClosed = 2;
-constexpr std::uint64_t kProof = 3;
+// user_data is the address of an Operation, or of one of these.
+char doorbells_tag;
+char closed_tag;
+char proof_tag;
 
 // Workers that may wait for the disk at a time: opens, and reads of files whose extents are not in memory
 // yet.
@@ -137,14 +137,14 @@ Result<void> IoUringEngine::prove() {
   };
   const std::int64_t fd = run([&](io_uring_sqe& sqe) {
     io_uring_prep_openat2(&sqe, directory_->fd(), ".", &how_);
-    io_uring_sqe_set_data64(&sqe, kProof);
+    io_uring_sqe_set_data(&sqe, &proof_tag);
   });
   if (fd < 0) return refuse(static_cast<int>(-fd), "opening the directory through it");
   const shm::UniqueFd opened(static_cast<int>(fd));
   std::byte byte{};
   const std::int64_t read = run([&](io_uring_sqe& sqe) {
     io_uring_prep_read(&sqe, opened.get(), &byte, 1, 0);
-    io_uring_sqe_set_data64(&sqe, kProof);
+    io_uring_sqe_set_data(&sqe, &proof_tag);
   });
   if (read != -EISDIR) return refuse(read < 0 ? static_cast<int>(-read) : EPROTO, "reading through it");
   return {};
@@ -213,14 +213,14 @@ void IoUringEngine::close(std::unique_ptr<SampleFile> file) {
   const int fd = file->fd.release();
   io_uring_sqe& sqe = next_sqe();
   io_uring_prep_close(&sqe, fd);
-  io_uring_sqe_set_data64(&sqe, kClosed);
+  io_uring_sqe_set_data(&sqe, &closed_tag);
   ++outstanding_;
 }
 
 void IoUringEngine::watch_doorbells() {
   io_uring_sqe& sqe = next_sqe();
   io_uring_prep_poll_multishot(&sqe, wakeups_, POLLIN);
-  io_uring_sqe_set_data64(&sqe, kDoorbells);
+  io_uring_sqe_set_data(&sqe, &doorbells_tag);
 }
 
 // ---- Completion
@@ -231,17 +231,17 @@ std::size_t IoUringEngine::reap(std::span<Completion> completions) {
   std::size_t count = 0;
   io_uring_cqe* cqe = nullptr;
   while (count < completions.size() && io_uring_peek_cqe(&ring_, &cqe) == 0) {
-    const std::uint64_t data = io_uring_cqe_get_data64(cqe);
+    void* const data = io_uring_cqe_get_data(cqe);
     const std::int64_t result = cqe->res;
     const bool goes_on = (cqe->flags & IORING_CQE_F_MORE) != 0;
     io_uring_cqe_seen(&ring_, cqe);
-    if (data == kDoorbells) {
+    if (data == &doorbells_tag) {
       if (!goes_on) watch_doorbells();  // before anything else: a client can bring this about
       continue;
     }
     --outstanding_;
-    if (data == kClosed) continue;
-    auto& operation = *reinterpret_cast<Operation*>(data);
+    if (data == &closed_tag) continue;
+    auto& operation = *static_cast<Operation*>(data);
     completions[count++] = {.operation = &operation, .result = finish(operation, result)};
   }
   return count;

@@ -233,7 +233,8 @@ void ServedStream::release_slots(Operation& operation) {
   for (std::uint32_t i = operation.published; i < operation.slot_count; ++i) free_ |= bit(operation.slots[i]);
 }
 
-void ServedStream::put(Descriptor descriptor) {
+void ServedStream::put(const Descriptor& content) {
+  Descriptor descriptor = content;
   descriptor.generation = generation_;
   descriptors_.put(descriptor);
   if (descriptor.kind == DescriptorKind::kChunk && !first_published_) {

@@ -78,7 +78,7 @@ class ServedStream : public Schedulable {
   void on_opened(Operation& operation);
   void publish_complete_slots(Operation& operation);
   void publish_in_order();
-  void put(shm::Descriptor descriptor);
+  void put(const shm::Descriptor& content);
   void publish();
   void end_with(const shm::Descriptor& terminal);
   void publish_terminal_if_settled();

@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <string.h>
+#include <ucontext.h>
 
 #include <atomic>
 #include <cstdint>
@@ -21,11 +22,13 @@ struct Guard {
 
 thread_local Guard* volatile current_guard = nullptr;
 
-void on_sigbus(int, siginfo_t* info, void*) {
+void on_sigbus(int, siginfo_t* info, void* context) {
   Guard* const guard = current_guard;
   const auto* const address = static_cast<const std::byte*>(info->si_addr);
   if (guard != nullptr && info->si_code > 0 && address >= guard->begin && address < guard->end) {
     guard->fault = address;
+    // What sigreturn would have done; sigsetjmp saves no mask, which is what makes it cheap.
+    pthread_sigmask(SIG_SETMASK, &static_cast<ucontext_t*>(context)->uc_sigmask, nullptr);
     siglongjmp(guard->resume, 1);
   }
   // Not ours: die of it, at the same instruction. (Sent by kill(), it is not repeated by returning, so raise
@@ -39,8 +42,7 @@ void on_sigbus(int, siginfo_t* info, void*) {
 void install_sigbus_handler() {
   struct sigaction action = {};
   action.sa_sigaction = on_sigbus;
-  // NODEFER: the handler leaves by siglongjmp without the signal mask, which is what makes sigsetjmp cheap.
-  action.sa_flags = SA_SIGINFO | SA_NODEFER;
+  action.sa_flags = SA_SIGINFO;
   sigaction(SIGBUS, &action, nullptr);
 }
 

@@ -149,7 +149,7 @@ struct StatusRequest {
 };
 static_assert(sizeof(StatusRequest) == 8);
 
-inline constexpr std::size_t kStatusPartBytes = 16 * 1024;
+inline constexpr std::size_t kStatusPartBytes = 16384;
 
 struct StatusPart {
   MessageHeader header{kMagic, MessageType::kStatusPart, 0};  // length counts the text that is there

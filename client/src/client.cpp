@@ -40,7 +40,7 @@ Chunk& Chunk::operator=(Chunk&& other) noexcept {
   std::swap(offset_, other.offset_);
   std::swap(stream_, other.stream_);
   std::swap(slot_, other.slot_);
-  Chunk(std::move(other));  // drops what was here before, now rather than later
+  const Chunk previous(std::move(other));  // dropped now rather than later
   return *this;
 }
 

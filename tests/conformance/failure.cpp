@@ -1,10 +1,9 @@
 // C23 to C26: what fails, who gets to know, and what is logged.
 #include <unistd.h>
 
+#include <catch2/catch.hpp>
 #include <sstream>
 #include <thread>
-
-#include <catch2/catch.hpp>
 
 #include "tests/support/client_process.h"
 #include "tests/support/slow_disk.h"
@@ -82,7 +81,8 @@ TEST_CASE("C24 a stuck read is logged once while it is stuck and at doubling int
   Stream queued = open_stream(client, queued_file);
   // The second warning of the same operation comes when its time has doubled.
   REQUIRE(wait_until([&] { return count_lines(daemon.log(), "read from 3/1842086", "stuck") >= 2; }));
-  const auto elapsed = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - before);
+  const auto elapsed =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - before);
   CHECK(elapsed.count() >= 2);
   int most = 1;  // at 1 s, 2 s, 4 s, ...
   for (auto at = 2; at <= elapsed.count() + 1; at *= 2) ++most;
@@ -138,7 +138,7 @@ TEST_CASE("C24 queue wait is measured apart from service time") {
   for (std::size_t i = 0; i < stuck.size(); ++i)
     CHECK(problem_reading(stuck[i], stuck_files[i], 0, stuck_files[i].size) == "");
   const auto histograms = daemon.status().at("histograms");
-  constexpr std::uint64_t kLongUs = 262'144;  // a bucket's bound, below the 600 ms
+  constexpr std::uint64_t kLongUs = 262'144;                         // a bucket's bound, below the 600 ms
   CHECK(count_above(histograms.at("queue_wait_us"), kLongUs) == 1);  // the queued open
   CHECK(count_above(histograms.at("open_us"), kLongUs) == depth);    // the stuck ones
   CHECK(count_above(histograms.at("read_us"), kLongUs) == 0);

@@ -3,10 +3,9 @@
 #include <unistd.h>
 
 #include <array>
+#include <catch2/catch.hpp>
 #include <cstring>
 #include <limits>
-
-#include <catch2/catch.hpp>
 
 #include "tests/support/proc.h"
 #include "tests/support/streams.h"
@@ -22,8 +21,8 @@ std::string text_of(const Chunk& chunk) {
 bool daemon_memory_contains(std::string_view needle) {
   for (const MapEntry& entry : mappings_of(getpid())) {
     if (!entry.permissions.starts_with("r--s") || !entry.name.starts_with("/memfd:")) continue;
-    if (memmem(reinterpret_cast<const void*>(entry.begin), entry.end - entry.begin, needle.data(), needle.size()) !=
-        nullptr)
+    if (memmem(reinterpret_cast<const void*>(entry.begin), entry.end - entry.begin, needle.data(),
+               needle.size()) != nullptr)
       return true;
   }
   return false;
@@ -37,7 +36,8 @@ TEST_CASE("C01 a sample file is named by its composite id as 16 lower-case hex d
   CHECK(to_string(id) == "3/1842086");
 
   // What a careless reader might take for it.
-  for (const char* const decoy : {"00000003001C1BA6", "3001c1ba6", "0x00000003001c1ba6", "00000003001c1ba6.mp4"})
+  for (const char* const decoy :
+       {"00000003001C1BA6", "3001c1ba6", "0x00000003001c1ba6", "00000003001c1ba6.mp4"})
     write_file(site.directory() + "/" + decoy, "decoy");
   REQUIRE(mkdir((site.directory() + "/3").c_str(), 0755) == 0);
   write_file(site.directory() + "/3/1842086", "decoy");
@@ -66,9 +66,10 @@ TEST_CASE("C01 no other name can be asked for") {
   write_file(site.directory() + "/meta", "secret");
   write_file(site.root() / "00000003001c1ba6", "secret");
   const DaemonProcess daemon = site.start();
-  for (const char* const name : {"meta", "../00000003001c1ba6", "/etc/passwd", "", ".", "3/", "/3", "3/-1", "3/1/2",
-                                 "4294967296/1", "1/4294967296", "00000003001C1BA6", "00000003001c1ba", "3/1842086x",
-                                 "0x00000003001c1ba6", "00000003001c1ba6a", " 3/1", "+3/1"}) {
+  for (const char* const name :
+       {"meta", "../00000003001c1ba6", "/etc/passwd", "", ".", "3/", "/3", "3/-1", "3/1/2", "4294967296/1",
+        "1/4294967296", "00000003001C1BA6", "00000003001c1ba", "3/1842086x", "0x00000003001c1ba6",
+        "00000003001c1ba6a", " 3/1", "+3/1"}) {
     CAPTURE(name);
     const auto parsed = RecordingId::parse(name);
     REQUIRE_FALSE(parsed.has_value());
@@ -296,11 +297,11 @@ TEST_CASE("C08 offsets beyond what a file can have are OutOfRange") {
   Client client = connect_to(daemon);
   constexpr std::uint64_t kMost = std::numeric_limits<std::int64_t>::max();
   const std::array<std::pair<std::uint64_t, std::uint64_t>, 6> ranges = {{{0, kMost},
-                                                                         {0, kMost + 1},
-                                                                         {kMost, kMost + 1},
-                                                                         {kMost + 1, kMost + 2},
-                                                                         {kMost + 5, kToEnd},
-                                                                         {kToEnd - 2, kToEnd - 1}}};
+                                                                          {0, kMost + 1},
+                                                                          {kMost, kMost + 1},
+                                                                          {kMost + 1, kMost + 2},
+                                                                          {kMost + 5, kToEnd},
+                                                                          {kToEnd - 2, kToEnd - 1}}};
   for (const auto& [begin, end] : ranges) {
     CAPTURE(begin, end);
     Stream stream = open_stream(client, file, begin, end);

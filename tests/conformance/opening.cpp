@@ -6,10 +6,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <catch2/catch.hpp>
 #include <cstring>
 #include <filesystem>
-
-#include <catch2/catch.hpp>
 
 #include "tests/support/proc.h"
 #include "tests/support/streams.h"
@@ -70,7 +69,9 @@ TEST_CASE("C10 a forbidden recording is PermissionDenied") {
 TEST_CASE("C10 what is no regular file is FailedPrecondition and a FIFO does not block") {
   const Site site;
   const RecordingFile real = site.record({1, 1}, 1000);
-  const auto path = [&](std::uint32_t recording) { return site.directory() + "/" + file_name_of({2, recording}); };
+  const auto path = [&](std::uint32_t recording) {
+    return site.directory() + "/" + file_name_of({2, recording});
+  };
   REQUIRE(mkdir(path(1).c_str(), 0755) == 0);
   REQUIRE(mkfifo(path(2).c_str(), 0644) == 0);
   REQUIRE(symlink(real.path.c_str(), path(3).c_str()) == 0);
@@ -143,7 +144,8 @@ TEST_CASE("C12 a thousand streams opened and dropped leave the descriptor count 
     const std::uint64_t begin = pick(test_random(), 0, file.size - 1);
     const RecordingId id = i % 10 == 9 ? RecordingId{9, 9} : file.id;
     Stream stream = open_stream(client, {.recording = id, .begin = begin});
-    for (std::uint64_t taken = pick(test_random(), 0, 3); taken > 0; --taken) static_cast<void>(stream.next());
+    for (std::uint64_t taken = pick(test_random(), 0, 3); taken > 0; --taken)
+      static_cast<void>(stream.next());
   }
   CHECK(daemon.wait_for_total("streams_open", 0));
   CHECK(baseline.difference_after_waiting() == "");
@@ -202,7 +204,8 @@ TEST_CASE("C14 a recording truncated while streaming is DataLoss for that stream
   Client client = connect_to(daemon, {.streams = 4, .slots_per_stream = 2});
   Stream bystander = open_stream(client, other);
   const std::uint64_t begin = 777;
-  for (const std::uint64_t length : {10 * kChunk, 10 * kChunk + 1, 10 * kChunk + 4096, 10 * kChunk + 40'000, 3 * kChunk}) {
+  for (const std::uint64_t length :
+       {10 * kChunk, 10 * kChunk + 1, 10 * kChunk + 4096, 10 * kChunk + 40'000, 3 * kChunk}) {
     for (const bool cold : {false, true}) {
       CAPTURE(length, cold);
       const RecordingFile file = site.record({1, recording++}, 30 * kChunk);

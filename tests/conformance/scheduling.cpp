@@ -4,10 +4,9 @@
 
 #include <algorithm>
 #include <array>
+#include <catch2/catch.hpp>
 #include <climits>
 #include <optional>
-
-#include <catch2/catch.hpp>
 
 #include "tests/support/proc.h"
 #include "tests/support/slow_disk.h"
@@ -22,7 +21,8 @@ constexpr std::uint64_t kChunk = kChunkBytes;
 class OpenWatch {
  public:
   explicit OpenWatch(const std::string& path) : fd_(inotify_init1(IN_CLOEXEC | IN_NONBLOCK)) {
-    if (!fd_ || inotify_add_watch(fd_.get(), path.c_str(), IN_OPEN) < 0) throw TestFailure("cannot watch " + path);
+    if (!fd_ || inotify_add_watch(fd_.get(), path.c_str(), IN_OPEN) < 0)
+      throw TestFailure("cannot watch " + path);
   }
   [[nodiscard]] bool saw_open() const {
     alignas(inotify_event) std::array<char, sizeof(inotify_event) + NAME_MAX + 1> event;
@@ -270,7 +270,8 @@ TEST_CASE("C22 threads are named so that they can be told apart") {
   const auto threads = threads_of(daemon.pid());
   REQUIRE_FALSE(threads.empty());
   CHECK(std::ranges::count(threads, "r-camera-disk-n") == 1);
-  CHECK(std::ranges::count(threads, threads.front()) == 1);
+  if (!kSanitized)
+    CHECK(std::ranges::count(threads, threads.front()) == 1);  // TSan's thread has the same name
   CHECK_FALSE(threads.front().starts_with("r-"));
 
   const Site other("disk2");

@@ -16,7 +16,8 @@ namespace {
 constexpr int kReports = 3;  // the child's end of the pipe
 constexpr char kFailed[] = "FAILED: ";
 
-[[noreturn]] void run_child(const ClientProcess::Body& body, int reports, std::optional<uid_t> uid, pid_t parent) {
+[[noreturn]] void run_child(const ClientProcess::Body& body, int reports, std::optional<uid_t> uid,
+                            pid_t parent) {
   signal(SIGALRM, SIG_DFL);
   if (uid && !become_user(*uid)) _exit(126);
   die_with(parent);

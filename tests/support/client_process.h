@@ -39,7 +39,8 @@ class ClientProcess {
   void reap() { process_.wait(); }
 
  private:
-  ClientProcess(Process process, shm::UniqueFd reports) : process_(std::move(process)), reports_(std::move(reports)) {}
+  ClientProcess(Process process, shm::UniqueFd reports)
+      : process_(std::move(process)), reports_(std::move(reports)) {}
   bool read_more();
 
   Process process_;

@@ -25,13 +25,20 @@ bool has_stopped(pid_t pid) {
 
 }  // namespace
 
-std::string path_of_daemon() { return NVR_TEST_READERD; }
-std::string path_of_cat() { return NVR_TEST_CAT; }
-std::string path_of_ctl() { return NVR_TEST_READERCTL; }
+std::string path_of_daemon() {
+  return NVR_TEST_READERD;
+}
+std::string path_of_cat() {
+  return NVR_TEST_CAT;
+}
+std::string path_of_ctl() {
+  return NVR_TEST_READERCTL;
+}
 
 DaemonProcess::DaemonProcess(const DaemonOptions& options) : socket_(options.socket) {
-  process_.emplace(spawn(
-      {.argv = argv_of(options), .uid = options.uid, .max_descriptors = options.max_descriptors}, log_.fd(), log_.fd()));
+  process_.emplace(
+      spawn({.argv = argv_of(options), .uid = options.uid, .max_descriptors = options.max_descriptors},
+            log_.fd(), log_.fd()));
   if (!options.wait_until_ready) return;
   const bool settled = wait_until([&] { return log().find("ready") != std::string::npos || !is_running(); });
   if (!settled || !is_running()) throw TestFailure("the daemon does not become ready; it said:\n" + log());
@@ -46,7 +53,9 @@ DaemonProcess& DaemonProcess::operator=(DaemonProcess&& other) noexcept {
   return *this;
 }
 
-DaemonProcess::~DaemonProcess() { end_quietly(); }
+DaemonProcess::~DaemonProcess() {
+  end_quietly();
+}
 
 void DaemonProcess::end_quietly() {
   if (!process_ || process_->pid() <= 0) return;
@@ -102,7 +111,8 @@ bool DaemonProcess::wait_for_total(const std::string& name, std::uint64_t value)
 }
 
 Site::Site(const std::string& name) : directory_(root_ / name) {
-  if (mkdir(directory_.c_str(), 0755) != 0) throw TestFailure("cannot create " + directory_ + ": " + strerror(errno));
+  if (mkdir(directory_.c_str(), 0755) != 0)
+    throw TestFailure("cannot create " + directory_ + ": " + strerror(errno));
 }
 
 RecordingFile Site::record(RecordingId id, std::uint64_t size) const {
@@ -113,6 +123,8 @@ DaemonOptions Site::options(std::vector<std::string> arguments) const {
   return {.directory = directory_, .socket = socket(), .arguments = std::move(arguments)};
 }
 
-DaemonProcess Site::start(std::vector<std::string> arguments) const { return DaemonProcess(options(std::move(arguments))); }
+DaemonProcess Site::start(std::vector<std::string> arguments) const {
+  return DaemonProcess(options(std::move(arguments)));
+}
 
 }  // namespace nvr::test

@@ -3,11 +3,10 @@
 
 #include <signal.h>
 
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "tests/support/process.h"
 #include "tests/support/recording_file.h"
@@ -29,8 +28,8 @@ struct DaemonOptions {
   bool wait_until_ready = true;
 };
 
-// Movable. The destructor ends the daemon with SIGTERM, and a daemon that does not end well, or whose sanitizer had
-// something to say, makes the test program fail.
+// Movable. The destructor ends the daemon with SIGTERM, and a daemon that does not end well, or whose
+// sanitizer had something to say, makes the test program fail.
 class DaemonProcess {
  public:
   // Starts it and waits for the line that says "ready". Throws, with its log, when that does not come.
@@ -48,9 +47,9 @@ class DaemonProcess {
   [[nodiscard]] bool wait_until_ready() { return wait_for_log("ready"); }
 
   void signal(int number) const { process_->signal(number); }
-  void stop() const;      // SIGSTOP, and waits until all its threads have stopped
+  void stop() const;  // SIGSTOP, and waits until all its threads have stopped
   void go_on() const { process_->signal(SIGCONT); }
-  void kill();            // SIGKILL, and waits for its end
+  void kill();                     // SIGKILL, and waits for its end
   [[nodiscard]] Exit terminate();  // SIGTERM, and waits for its end
   [[nodiscard]] std::optional<Exit> wait() { return process_->wait(); }
 

@@ -41,15 +41,23 @@ Random& test_random() {
   return random;
 }
 
-void restart_random(std::string_view test_case) { test_random().seed(test_seed() ^ hash_of(test_case)); }
+void restart_random(std::string_view test_case) {
+  test_random().seed(test_seed() ^ hash_of(test_case));
+}
 
 std::uint64_t pick(Random& random, std::uint64_t low, std::uint64_t high) {
   return std::uniform_int_distribution<std::uint64_t>(low, high)(random);
 }
 
-const std::string& engine_under_test() { return engine(); }
-void set_engine_under_test(std::string name) { engine() = std::move(name); }
-unsigned engine_depth() { return engine() == "mmap" ? 1 : 64; }
+const std::string& engine_under_test() {
+  return engine();
+}
+void set_engine_under_test(std::string name) {
+  engine() = std::move(name);
+}
+unsigned engine_depth() {
+  return engine() == "mmap" ? 1 : 64;
+}
 
 void skip_or_fail(std::string_view reason) {
   std::fprintf(stderr, "\nSKIPPED: %.*s\n\n", static_cast<int>(reason.size()), reason.data());
@@ -63,6 +71,8 @@ void report_late_failure(std::string_view what) {
   late_failures = true;
 }
 
-bool has_late_failures() { return late_failures; }
+bool has_late_failures() {
+  return late_failures;
+}
 
 }  // namespace nvr::test

@@ -14,8 +14,8 @@ namespace nvr::test {
 #else
 #define NVR_TEST_HAS_FEATURE(feature) 0
 #endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || NVR_TEST_HAS_FEATURE(address_sanitizer) || \
-    NVR_TEST_HAS_FEATURE(thread_sanitizer)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || \
+    NVR_TEST_HAS_FEATURE(address_sanitizer) || NVR_TEST_HAS_FEATURE(thread_sanitizer)
 inline constexpr bool kSanitized = true;
 #else
 inline constexpr bool kSanitized = false;
@@ -38,15 +38,16 @@ class TestFailure : public std::runtime_error {
 
 using Random = std::mt19937_64;
 
-// The running test case's generator: depends on the seed and the test case's name, so that a test case alone replays
-// what it did in a run of all. Test thread only.
+// The running test case's generator: depends on the seed and the test case's name, so that a test case alone
+// replays what it did in a run of all. Test thread only.
 [[nodiscard]] Random& test_random();
 void restart_random(std::string_view test_case);
 
 // A number in [low, high].
 [[nodiscard]] std::uint64_t pick(Random& random, std::uint64_t low, std::uint64_t high);
 
-// The engine that the daemons of this run use: --engine on the test program's command line, or NVR_ENGINE, or mmap.
+// The engine that the daemons of this run use: --engine on the test program's command line, or NVR_ENGINE, or
+// mmap.
 [[nodiscard]] const std::string& engine_under_test();
 void set_engine_under_test(std::string engine);
 // How many operations that engine can have on the disk at a time.

@@ -18,7 +18,9 @@ namespace {
 constexpr std::uint64_t kPrivateSlackKib = scaled(16u << 10, 512u << 10);  // sanitizers keep what was freed
 constexpr std::size_t kMappingSlack = scaled(8u, 100000u);
 
-std::string of(pid_t pid, std::string_view file) { return "/proc/" + std::to_string(pid) + "/" + std::string(file); }
+std::string of(pid_t pid, std::string_view file) {
+  return "/proc/" + std::to_string(pid) + "/" + std::string(file);
+}
 
 std::vector<std::string> entries_of(const std::string& directory) {
   std::vector<std::string> names;
@@ -36,7 +38,9 @@ bool is_beneath(std::string_view path, std::string_view directory) {
   return path.size() > directory.size() && path.starts_with(directory) && path[directory.size()] == '/';
 }
 
-bool is_shared(const MapEntry& entry) { return entry.permissions.ends_with('s'); }
+bool is_shared(const MapEntry& entry) {
+  return entry.permissions.ends_with('s');
+}
 
 }  // namespace
 
@@ -81,8 +85,8 @@ std::vector<MapEntry> mappings_of(pid_t pid) {
 
 std::size_t mappings_beneath(pid_t pid, std::string_view directory) {
   const auto mappings = mappings_of(pid);
-  return static_cast<std::size_t>(
-      std::ranges::count_if(mappings, [&](const MapEntry& entry) { return is_beneath(entry.name, directory); }));
+  return static_cast<std::size_t>(std::ranges::count_if(
+      mappings, [&](const MapEntry& entry) { return is_beneath(entry.name, directory); }));
 }
 
 std::vector<std::string> threads_of(pid_t pid) {
@@ -100,7 +104,8 @@ std::vector<std::string> threads_of(pid_t pid) {
 std::uint64_t status_number(pid_t pid, std::string_view key) {
   std::istringstream status(read_file(of(pid, "status")));
   for (std::string line; std::getline(status, line);) {
-    if (line.starts_with(std::string(key) + ":")) return std::strtoull(line.c_str() + key.size() + 1, nullptr, 10);
+    if (line.starts_with(std::string(key) + ":"))
+      return std::strtoull(line.c_str() + key.size() + 1, nullptr, 10);
   }
   return 0;
 }

@@ -14,8 +14,8 @@ namespace nvr::test {
 // A whole file, for /proc and other small ones. Empty when it cannot be read.
 [[nodiscard]] std::string read_file(const std::string& path);
 
-// Open descriptors and what they are ("/path", "socket:[1]", "anon_inode:[eventfd]"). The one that this function itself
-// needs is not among them.
+// Open descriptors and what they are ("/path", "socket:[1]", "anon_inode:[eventfd]"). The one that this
+// function itself needs is not among them.
 [[nodiscard]] std::map<int, std::string> descriptors_of(pid_t pid);
 // Those that lead to something beneath `directory`.
 [[nodiscard]] std::size_t descriptors_beneath(pid_t pid, std::string_view directory);
@@ -41,15 +41,16 @@ struct Footprint {
   std::size_t shared_mappings = 0;  // memfds and files that can be shared; not libraries, heap or stacks
   std::size_t mappings = 0;         // all
   std::size_t threads = 0;
-  std::uint64_t shared_kib = 0;     // resident
-  std::uint64_t private_kib = 0;    // resident
+  std::uint64_t shared_kib = 0;   // resident
+  std::uint64_t private_kib = 0;  // resident
 
   friend bool operator==(const Footprint&, const Footprint&) = default;
 };
 [[nodiscard]] Footprint footprint_of(pid_t pid);
 
-// A process's footprint at a quiet moment, to be compared with a later one. Descriptors, shared mappings and memory, and
-// threads must be as before; private memory and all mappings may differ by what an allocator keeps.
+// A process's footprint at a quiet moment, to be compared with a later one. Descriptors, shared mappings and
+// memory, and threads must be as before; private memory and all mappings may differ by what an allocator
+// keeps.
 class Baseline {
  public:
   // Waits until nothing changes for a moment, such as the end of the last status query.

@@ -21,7 +21,7 @@ inline constexpr uid_t kNobody = 65534;
 
 // How a process ended.
 struct Exit {
-  std::optional<int> code;   // by exit()
+  std::optional<int> code;  // by exit()
   std::optional<int> signal;
 
   friend bool operator==(const Exit&, const Exit&) = default;
@@ -38,7 +38,8 @@ class Process {
 
   [[nodiscard]] pid_t pid() const { return pid_; }
   void signal(int number) const;
-  // Waits until it has ended, and reaps it. Nothing when it has not within `bound`. Asked again, answers again.
+  // Waits until it has ended, and reaps it. Nothing when it has not within `bound`. Asked again, answers
+  // again.
   std::optional<Exit> wait(std::chrono::milliseconds bound = kLongEnough);
   [[nodiscard]] bool is_running() { return !wait(std::chrono::milliseconds(0)).has_value(); }
 
@@ -63,13 +64,16 @@ struct Command {
   std::optional<uid_t> uid;       // run as this user and the group of the same number
   std::optional<rlim_t> max_descriptors;
 };
-// Starts a program. It inherits nothing but `output` and `errors` as its stdout and stderr, and `input` as its stdin
+// Starts a program. It inherits nothing but `output` and `errors` as its stdout and stderr, and `input` as
+// its stdin
 // (-1: an empty one).
 [[nodiscard]] Process spawn(const Command& command, int output, int errors, int input = -1);
 
-// Becomes another user for good. For children between fork and their work; async-signal-safe. False when refused.
+// Becomes another user for good. For children between fork and their work; async-signal-safe. False when
+// refused.
 [[nodiscard]] bool become_user(uid_t uid);
-// Dies when `parent`, which forked this process, ends. After become_user(), which undoes it. Async-signal-safe.
+// Dies when `parent`, which forked this process, ends. After become_user(), which undoes it.
+// Async-signal-safe.
 void die_with(pid_t parent);
 
 struct ProgramResult {

@@ -76,7 +76,8 @@ std::string RecordingFile::difference(std::uint64_t offset, std::span<const std:
          std::to_string(offset + static_cast<std::uint64_t>(where.in1 - expected.begin()));
 }
 
-RecordingFile make_recording(const std::string& directory, RecordingId id, std::uint64_t size, std::uint64_t seed) {
+RecordingFile make_recording(const std::string& directory, RecordingId id, std::uint64_t size,
+                             std::uint64_t seed) {
   RecordingFile file{.id = id, .path = directory + "/" + file_name_of(id), .size = size, .seed = seed};
   const shm::UniqueFd fd = create(file.path);
   if (size > 0) write_content(fd.get(), seed, 0, size);
@@ -84,7 +85,8 @@ RecordingFile make_recording(const std::string& directory, RecordingId id, std::
 }
 
 RecordingFile make_sparse_recording(const std::string& directory, RecordingId id, std::uint64_t size,
-                                    std::uint64_t seed, std::span<const std::uint64_t> places, std::uint64_t radius) {
+                                    std::uint64_t seed, std::span<const std::uint64_t> places,
+                                    std::uint64_t radius) {
   RecordingFile file{.id = id, .path = directory + "/" + file_name_of(id), .size = size, .seed = seed};
   const shm::UniqueFd fd = create(file.path);
   if (ftruncate(fd.get(), static_cast<off_t>(size)) != 0)

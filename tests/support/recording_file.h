@@ -1,4 +1,5 @@
-// Sample files whose bytes can be computed again: the byte at an offset depends on the seed and the offset only.
+// Sample files whose bytes can be computed again: the byte at an offset depends on the seed and the offset
+// only.
 #pragma once
 
 #include <cstddef>
@@ -29,10 +30,11 @@ struct RecordingFile {
 [[nodiscard]] RecordingFile make_recording(const std::string& directory, RecordingId id, std::uint64_t size,
                                            std::uint64_t seed);
 
-// As make_recording(), but with content only within `radius` bytes of each of `places`; the rest is a hole. Ask for
-// bytes near those places only.
-[[nodiscard]] RecordingFile make_sparse_recording(const std::string& directory, RecordingId id, std::uint64_t size,
-                                                  std::uint64_t seed, std::span<const std::uint64_t> places,
+// As make_recording(), but with content only within `radius` bytes of each of `places`; the rest is a hole.
+// Ask for bytes near those places only.
+[[nodiscard]] RecordingFile make_sparse_recording(const std::string& directory, RecordingId id,
+                                                  std::uint64_t size, std::uint64_t seed,
+                                                  std::span<const std::uint64_t> places,
                                                   std::uint64_t radius);
 
 // A file of exactly these bytes.

@@ -12,8 +12,9 @@
 namespace nvr::test {
 
 std::optional<std::string> SlowDisk::missing() {
+  if (*NVR_TEST_SLOW_FS == '\0') return "the slow file system was not built: libfuse3-dev is missing";
   if (access("/dev/fuse", R_OK | W_OK) != 0) return "no /dev/fuse on this machine, or no right to use it";
-  if (geteuid() != 0) return "mounting needs root";
+  if (geteuid() != 0) return "mounting with allow_other needs root";
   return std::nullopt;
 }
 
@@ -26,7 +27,9 @@ SlowDisk::SlowDisk(std::string directory) : directory_(std::move(directory)) {
   if (pipe2(from, O_CLOEXEC) != 0) throw TestFailure("cannot create a pipe");
   answers_.reset(from[0]);
   const shm::UniqueFd output(from[1]);
-  process_.emplace(spawn({.argv = {"/tmp/slowfs/slowfs", backing_.path(), directory_}, .uid = {}, .max_descriptors = {}}, output.get(), errors_.fd(), commands.get()));
+  process_.emplace(
+      spawn({.argv = {NVR_TEST_SLOW_FS, backing_.path(), directory_}, .uid = {}, .max_descriptors = {}},
+            output.get(), errors_.fd(), commands.get()));
   expect_answer("ready");
 }
 
@@ -37,14 +40,21 @@ SlowDisk::~SlowDisk() {
     report_late_failure(failure.what());
   }
   if (umount2(directory_.c_str(), MNT_DETACH) != 0) report_late_failure("cannot unmount " + directory_);
+  if (!process_->wait()) report_late_failure("the slow file system does not end; it said: " + errors_.text());
 }
 
-void SlowDisk::stall_opens(RecordingId id) { command("stall-open " + file_name_of(id)); }
-void SlowDisk::stall_reads(RecordingId id) { command("stall-read " + file_name_of(id)); }
+void SlowDisk::stall_opens(RecordingId id) {
+  command("stall-open " + file_name_of(id));
+}
+void SlowDisk::stall_reads(RecordingId id) {
+  command("stall-read " + file_name_of(id));
+}
 void SlowDisk::fail_reads(RecordingId id, std::uint64_t begin, std::uint64_t end) {
   command("fail " + file_name_of(id) + " " + std::to_string(begin) + " " + std::to_string(end));
 }
-void SlowDisk::release() { command("release"); }
+void SlowDisk::release() {
+  command("release");
+}
 
 void SlowDisk::command(const std::string& line) {
   const std::string bytes = line + '\n';
@@ -59,7 +69,8 @@ void SlowDisk::expect_answer(std::string_view expected) {
   const bool spoke = poll(&entry, 1, static_cast<int>(std::chrono::milliseconds(kLongEnough).count())) == 1;
   const ssize_t length = spoke ? read(answers_.get(), answer.data(), answer.size()) : -1;
   answer.resize(length > 0 ? static_cast<std::size_t>(length) : 0);
-  if (!answer.starts_with(expected)) throw TestFailure("the slow disk said '" + answer + "': " + errors_.text());
+  if (!answer.starts_with(expected))
+    throw TestFailure("the slow disk said '" + answer + "': " + errors_.text());
 }
 
 }  // namespace nvr::test

@@ -1,5 +1,5 @@
 // A directory whose files can be told to hang or to fail, while they are in use: the FUSE file system of
-// tools/slowdisk over a directory of its own.
+// slow_fs.cpp over a directory of its own.
 #pragma once
 
 #include <memory>
@@ -18,7 +18,8 @@ class SlowDisk {
   // Why there can be none on this machine; nothing if there can.
   [[nodiscard]] static std::optional<std::string> missing();
 
-  // Mounts it at `directory`, which exists and is empty. Make the files in backing(), before they are first asked for.
+  // Mounts it at `directory`, which exists and is empty. Make the files in backing(), before they are first
+  // asked for.
   explicit SlowDisk(std::string directory);
   // Releases what hangs, and unmounts.
   ~SlowDisk();

@@ -11,7 +11,9 @@ Client connect_to(const std::string& socket, ConnectOptions options) {
   return std::move(*client);
 }
 
-Client connect_to(const DaemonProcess& daemon, ConnectOptions options) { return connect_to(daemon.socket(), options); }
+Client connect_to(const DaemonProcess& daemon, ConnectOptions options) {
+  return connect_to(daemon.socket(), options);
+}
 
 Stream open_stream(Client& client, const OpenRequest& request) {
   std::optional<Result<Stream>> stream;
@@ -60,7 +62,8 @@ Outcome drain(Stream& stream, ChunkChecker* checker) {
   return outcome;
 }
 
-std::string problem_reading(Stream& stream, const RecordingFile& file, std::uint64_t begin, std::uint64_t end) {
+std::string problem_reading(Stream& stream, const RecordingFile& file, std::uint64_t begin,
+                            std::uint64_t end) {
   ChunkChecker checker(file, begin, end);
   const Outcome outcome = drain(stream, &checker);
   if (!outcome.problem.empty()) return outcome.problem;
@@ -69,7 +72,8 @@ std::string problem_reading(Stream& stream, const RecordingFile& file, std::uint
   return "";
 }
 
-std::string problem_reading(Client& client, const RecordingFile& file, std::uint64_t begin, std::uint64_t end) {
+std::string problem_reading(Client& client, const RecordingFile& file, std::uint64_t begin,
+                            std::uint64_t end) {
   Stream stream = open_stream(client, file, begin, end);
   return problem_reading(stream, file, begin, end);
 }
@@ -78,7 +82,9 @@ std::string problem_reading(Client& client, const RecordingFile& file) {
   return problem_reading(client, file, 0, file.size);
 }
 
-Code code_of(const Stream::NextResult& next) { return !next || *next ? Code::kOk : next->error().code; }
+Code code_of(const Stream::NextResult& next) {
+  return !next || *next ? Code::kOk : next->error().code;
+}
 
 std::string to_string(const Error& error) {
   std::string text(nvr::to_string(error.code));

@@ -18,7 +18,8 @@ namespace nvr::test {
 [[nodiscard]] Stream open_stream(Client& client, const RecordingFile& file, std::uint64_t begin = 0,
                                  std::uint64_t end = kToEnd);
 
-// Checks the chunks of a stream, in order: each lies where it must, is as long as it must be, and has the right bytes.
+// Checks the chunks of a stream, in order: each lies where it must, is as long as it must be, and has the
+// right bytes.
 class ChunkChecker {
  public:
   ChunkChecker(RecordingFile file, std::uint64_t begin, std::uint64_t end)
@@ -47,7 +48,8 @@ struct Outcome {
 // Reads on to the end. `checker` knows the range; none: the bytes are not looked at.
 [[nodiscard]] Outcome drain(Stream& stream, ChunkChecker* checker = nullptr);
 
-// Reads a whole stream that must deliver exactly [begin, end) of `file` and then end. What went wrong; empty if nothing.
+// Reads a whole stream that must deliver exactly [begin, end) of `file` and then end. What went wrong; empty
+// if nothing.
 [[nodiscard]] std::string problem_reading(Stream& stream, const RecordingFile& file, std::uint64_t begin,
                                           std::uint64_t end);
 // Opens and reads.
@@ -60,6 +62,8 @@ struct Outcome {
 [[nodiscard]] std::string to_string(const Error& error);
 
 // A deadline this far ahead.
-[[nodiscard]] inline Deadline in(std::chrono::milliseconds time) { return Clock::now() + time; }
+[[nodiscard]] inline Deadline in(std::chrono::milliseconds time) {
+  return Clock::now() + time;
+}
 
 }  // namespace nvr::test

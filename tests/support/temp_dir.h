@@ -1,5 +1,5 @@
-// A directory of its own for each test, removed with all that is in it. Others may search it (mode 0755), so that
-// daemons and clients of other users can be tested.
+// A directory of its own for each test, removed with all that is in it. Others may search it (mode 0755), so
+// that daemons and clients of other users can be tested.
 #pragma once
 
 #include <string>

@@ -6,9 +6,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
-
 #include <catch2/catch.hpp>
+#include <cstring>
 
 #include "shm/clock.h"
 #include "shm/socket.h"
@@ -34,7 +33,8 @@ struct RawConnection {
     auto greeted = shm::greet(socket.get(), 2, 2, deadline_ns);
     if (!greeted) throw TestFailure(to_string(greeted.error()));
     greeting = std::move(*greeted);
-    if (auto ready = shm::send_message(socket.get(), shm::Ready{}); !ready) throw TestFailure(to_string(ready.error()));
+    if (auto ready = shm::send_message(socket.get(), shm::Ready{}); !ready)
+      throw TestFailure(to_string(ready.error()));
   }
   [[nodiscard]] int r() const { return greeting.descriptors.at(0).get(); }
   [[nodiscard]] int w() const { return greeting.descriptors.at(1).get(); }
@@ -61,7 +61,8 @@ TEST_CASE("R can be mapped read-only and in no other way") {
   CHECK(problem_with_writing(connection.r(), bytes) == "");
 
   const std::string path = "/proc/self/fd/" + std::to_string(connection.r());
-  const shm::UniqueFd reopened(open(path.c_str(), O_RDWR | O_CLOEXEC));  // root may open it; the seal holds all the same
+  const shm::UniqueFd reopened(
+      open(path.c_str(), O_RDWR | O_CLOEXEC));  // root may open it; the seal holds all the same
   if (reopened) CHECK(problem_with_writing(reopened.get(), bytes) == "");
 
   void* const map = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, connection.r(), 0);
@@ -103,9 +104,11 @@ TEST_CASE("a client's mappings of R are read-only and it holds no sample file") 
       mappings, [&](const MapEntry& entry) { return entry.begin <= address && address < entry.end; });
   REQUIRE(r != mappings.end());
   CHECK(r->permissions == "r--s");
-  const auto same = std::ranges::count_if(
-      mappings, [&](const MapEntry& entry) { return entry.name == r->name && entry.permissions.starts_with("rw"); });
-  const auto all = std::ranges::count_if(mappings, [&](const MapEntry& entry) { return entry.name == r->name; });
+  const auto same = std::ranges::count_if(mappings, [&](const MapEntry& entry) {
+    return entry.name == r->name && entry.permissions.starts_with("rw");
+  });
+  const auto all =
+      std::ranges::count_if(mappings, [&](const MapEntry& entry) { return entry.name == r->name; });
   CHECK(same < all);
   CHECK(mappings_beneath(client.pid(), site.directory()) == 0);
   CHECK(descriptors_beneath(client.pid(), site.directory()) == 0);
@@ -177,7 +180,8 @@ TEST_CASE("a daemon of another user serves its own user and root") {
         const std::string problem = problem_reading(client, file);
         Reporter::require(problem.empty(), problem);
         Reporter::require(open((proc + "/mem").c_str(), O_RDWR) < 0, "the daemon's memory can be opened");
-        Reporter::require(open((proc + "/fd/0").c_str(), O_RDONLY) < 0, "the daemon's descriptors can be reopened");
+        Reporter::require(open((proc + "/fd/0").c_str(), O_RDONLY) < 0,
+                          "the daemon's descriptors can be reopened");
         Reporter::require(read_file(proc + "/maps").empty(), "the daemon's maps can be read");
       },
       kNobody);

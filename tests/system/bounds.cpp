@@ -50,9 +50,10 @@ TEST_CASE("more than --client-memory is ResourceExhausted and names the remedy")
 TEST_CASE("options out of range are InvalidArgument") {
   const Site site;
   const DaemonProcess daemon = site.start();
-  for (const ConnectOptions options : {ConnectOptions{.streams = 0}, ConnectOptions{.streams = 257},
-                                       ConnectOptions{.slots_per_stream = 0}, ConnectOptions{.slots_per_stream = 1},
-                                       ConnectOptions{.slots_per_stream = 3}, ConnectOptions{.slots_per_stream = 128}}) {
+  for (const ConnectOptions options :
+       {ConnectOptions{.streams = 0}, ConnectOptions{.streams = 257}, ConnectOptions{.slots_per_stream = 0},
+        ConnectOptions{.slots_per_stream = 1}, ConnectOptions{.slots_per_stream = 3},
+        ConnectOptions{.slots_per_stream = 128}}) {
     CAPTURE(options.streams, options.slots_per_stream);
     CHECK(code_of_connect(daemon, options) == Code::kInvalidArgument);
   }
@@ -94,8 +95,8 @@ TEST_CASE("a daemon out of descriptors refuses and recovers and keeps its client
     std::vector<Client> clients;
     Code refusal = Code::kOk;
     for (int i = 0; i < 64 && refusal == Code::kOk; ++i) {
-      auto client = Client::connect(daemon.socket(), {.streams = 2, .slots_per_stream = 2,
-                                                      .timeout = std::chrono::milliseconds(500)});
+      auto client = Client::connect(
+          daemon.socket(), {.streams = 2, .slots_per_stream = 2, .timeout = std::chrono::milliseconds(500)});
       if (client)
         clients.push_back(std::move(*client));
       else

@@ -2,9 +2,8 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <thread>
-
 #include <catch2/catch.hpp>
+#include <thread>
 
 #include "tests/support/slow_disk.h"
 #include "tests/support/streams.h"

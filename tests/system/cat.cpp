@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-
 #include <catch2/catch.hpp>
 
 #include "tests/support/client_process.h"
@@ -13,14 +12,17 @@
 namespace nvr::test {
 namespace {
 
-ProgramResult cat(const std::string& socket, std::vector<std::string> arguments, std::optional<uid_t> uid = {}) {
+ProgramResult cat(const std::string& socket, std::vector<std::string> arguments,
+                  std::optional<uid_t> uid = {}) {
   std::vector<std::string> argv = {path_of_cat(), "--socket", socket};
   argv.insert(argv.end(), arguments.begin(), arguments.end());
   return run_program({.argv = argv, .uid = uid, .max_descriptors = {}});
 }
 
-// Failed with `code`, wrote nothing, and said one line that contains all of `parts`. What is not so; empty if all is.
-std::string problem_with_failure(const ProgramResult& result, int code, const std::vector<std::string>& parts) {
+// Failed with `code`, wrote nothing, and said one line that contains all of `parts`. What is not so; empty if
+// all is.
+std::string problem_with_failure(const ProgramResult& result, int code,
+                                 const std::vector<std::string>& parts) {
   if (result.exit != Exit{.code = code, .signal = {}}) return to_string(result.exit) + ": " + result.errors;
   if (!result.output.empty()) return "bytes on stdout";
   if (std::ranges::count(result.errors, '\n') != 1) return "not one line: " + result.errors;
@@ -51,11 +53,13 @@ TEST_CASE("nvr-cat writes the bytes of whole recordings and of ranges") {
   for (const auto& [begin, end] : ranges) {
     CAPTURE(begin, end);
     const std::string range = std::to_string(begin) + "-" + std::to_string(end);
-    CHECK(problem_with_success(cat(daemon.socket(), {"3/1842086", "--range", range}), file, begin, end) == "");
+    CHECK(problem_with_success(cat(daemon.socket(), {"3/1842086", "--range", range}), file, begin, end) ==
+          "");
   }
   for (const char* const priority : {"live", "playback", "export", "scrub"})
-    CHECK(problem_with_success(cat(daemon.socket(), {"3/1842086", "--priority", priority, "--range", "7-700000"}), file,
-                               7, 700'000) == "");
+    CHECK(problem_with_success(
+              cat(daemon.socket(), {"3/1842086", "--priority", priority, "--range", "7-700000"}), file, 7,
+              700'000) == "");
 }
 
 TEST_CASE("nvr-cat says in one line and in its exit code what is wrong") {
@@ -119,8 +123,9 @@ TEST_CASE("nvr-cat under a daemon that is killed is exit 6") {
   shm::UniqueFd read_end(ends[0]);
   shm::UniqueFd write_end(ends[1]);
   const Capture errors;
-  Process process = spawn({.argv = {path_of_cat(), "--socket", daemon.socket(), "1/1"}, .uid = {}, .max_descriptors = {}},
-                          write_end.get(), errors.fd());
+  Process process =
+      spawn({.argv = {path_of_cat(), "--socket", daemon.socket(), "1/1"}, .uid = {}, .max_descriptors = {}},
+            write_end.get(), errors.fd());
   write_end.reset();
   char byte = 0;
   REQUIRE(read(read_end.get(), &byte, 1) == 1);
@@ -143,8 +148,9 @@ TEST_CASE("nvr-cat whose reader goes away ends") {
   shm::UniqueFd read_end(ends[0]);
   shm::UniqueFd write_end(ends[1]);
   const Capture errors;
-  Process process = spawn({.argv = {path_of_cat(), "--socket", daemon.socket(), "1/1"}, .uid = {}, .max_descriptors = {}},
-                          write_end.get(), errors.fd());
+  Process process =
+      spawn({.argv = {path_of_cat(), "--socket", daemon.socket(), "1/1"}, .uid = {}, .max_descriptors = {}},
+            write_end.get(), errors.fd());
   write_end.reset();
   char byte = 0;
   REQUIRE(read(read_end.get(), &byte, 1) == 1);

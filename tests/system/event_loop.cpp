@@ -100,7 +100,8 @@ TEST_CASE("the descriptor is quiet when there is no news") {
     reading.take();
   }
   CHECK(reading.checker.is_complete());
-  while (loop.wait(50)) REQUIRE(client.dispatch().has_value());  // what came between the last look and the end
+  while (loop.wait(50))
+    REQUIRE(client.dispatch().has_value());  // what came between the last look and the end
   CHECK_FALSE(loop.wait(50));
 }
 

@@ -1,9 +1,9 @@
-// A forked child has copies of the parent's objects: what it does with them must not reach the parent's connection.
+// A forked child has copies of the parent's objects: what it does with them must not reach the parent's
+// connection.
 #include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
-
 #include <catch2/catch.hpp>
 
 #include "tests/support/client_process.h"

@@ -1,8 +1,8 @@
-// Users who hold chunks: one, half of the window, all of it; with their stream, and with the next one on its channel.
+// Users who hold chunks: one, half of the window, all of it; with their stream, and with the next one on its
+// channel.
 #include <algorithm>
-#include <thread>
-
 #include <catch2/catch.hpp>
+#include <thread>
 
 #include "tests/support/streams.h"
 

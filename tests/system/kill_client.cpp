@@ -1,9 +1,8 @@
 // Clients that are killed at any instruction: nothing of them stays in the daemon.
 #include <unistd.h>
 
-#include <thread>
-
 #include <catch2/catch.hpp>
+#include <thread>
 
 #include "tests/support/client_process.h"
 #include "tests/support/proc.h"
@@ -12,7 +11,8 @@
 namespace nvr::test {
 namespace {
 
-// Streams without end, in every way that a client can: ranges, seeks, held chunks, missing recordings, cancels.
+// Streams without end, in every way that a client can: ranges, seeks, held chunks, missing recordings,
+// cancels.
 [[noreturn]] void stream_for_ever(const std::string& socket, const RecordingFile& file, std::uint64_t seed) {
   Random random(seed);
   for (;;) {
@@ -72,7 +72,8 @@ TEST_CASE("clients killed at random moments leave nothing behind in the daemon")
     if (kills % 200 == 0) REQUIRE(daemon.is_running());
   }
 
-  for (const char* const total : {"connections_now", "streams_open", "shared_bytes", "held_bytes", "quarantined_bytes"}) {
+  for (const char* const total :
+       {"connections_now", "streams_open", "shared_bytes", "held_bytes", "quarantined_bytes"}) {
     CAPTURE(total);
     CHECK(daemon.wait_for_total(total, 0));
   }

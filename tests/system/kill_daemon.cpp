@@ -2,9 +2,8 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <thread>
-
 #include <catch2/catch.hpp>
+#include <thread>
 
 #include "tests/support/client_process.h"
 #include "tests/support/slow_disk.h"
@@ -22,7 +21,8 @@ void block_on_all(const std::string& socket, RecordingId id, const Reporter& rep
   Client one = connect_to(socket, {.streams = kStreams / 2, .slots_per_stream = 2});
   Client two = connect_to(socket, {.streams = kStreams / 2, .slots_per_stream = 2});
   std::vector<Stream> streams;
-  for (std::size_t i = 0; i < kStreams; ++i) streams.push_back(open_stream(i % 2 == 0 ? one : two, {.recording = id}));
+  for (std::size_t i = 0; i < kStreams; ++i)
+    streams.push_back(open_stream(i % 2 == 0 ? one : two, {.recording = id}));
   std::atomic<std::size_t> blocking = 0;
   std::vector<std::string> outcomes(kStreams);
   std::vector<std::thread> threads;

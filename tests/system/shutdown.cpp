@@ -1,10 +1,9 @@
 // SIGTERM and SIGINT: clients are told, the path is released, exit 0 - whatever the disk does.
 #include <unistd.h>
 
+#include <catch2/catch.hpp>
 #include <filesystem>
 #include <thread>
-
-#include <catch2/catch.hpp>
 
 #include "tests/support/slow_disk.h"
 #include "tests/support/streams.h"

@@ -1,9 +1,8 @@
 // nvr-readerctl status: what it says while streams are read, and while the disk hangs.
 #include <unistd.h>
 
-#include <thread>
-
 #include <catch2/catch.hpp>
+#include <thread>
 
 #include "tests/support/slow_disk.h"
 #include "tests/support/streams.h"

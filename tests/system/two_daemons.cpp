@@ -1,7 +1,6 @@
 // One daemon per disk: what happens to one is nothing to the clients of the other.
-#include <thread>
-
 #include <catch2/catch.hpp>
+#include <thread>
 
 #include "tests/support/streams.h"
 

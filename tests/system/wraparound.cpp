@@ -1,5 +1,5 @@
-// Every free-running index starts sixteen steps before 2^32 and wraps in a connection's first moments: bytes must be
-// exact before, across and after. The smallest rings wrap most.
+// Every free-running index starts sixteen steps before 2^32 and wraps in a connection's first moments: bytes
+// must be exact before, across and after. The smallest rings wrap most.
 #include <catch2/catch.hpp>
 
 #include "shm/protocol.h"

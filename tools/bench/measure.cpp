@@ -18,7 +18,7 @@ constexpr auto kSettle = std::chrono::milliseconds(5);
 
 Result<std::uint64_t> all_cpu_ns(const System& system) {
   std::this_thread::sleep_for(kSettle);
-  const auto other = system.other_cpu_ns();
+  auto other = system.other_cpu_ns();
   if (!other) return other;
   return own_cpu_ns() + *other;
 }

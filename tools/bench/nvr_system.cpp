@@ -1,7 +1,5 @@
 // "nvr_mmap": this project. A real nvr-readerd with the given engine, and its client library in the consumer:
 // one connection of 16 streams x 32 slots for everything.
-#include <fmt/format.h>
-
 #include <array>
 #include <optional>
 

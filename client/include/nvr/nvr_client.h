@@ -12,13 +12,13 @@
  *   if (error) fprintf(stderr, "%s\n", nvr_error_message(error));
  *   nvr_error_free(error), nvr_stream_free(stream), nvr_client_free(client);
  *
- * Threads    A client may be used from any thread, a stream from one thread at a time (nvr_cancel and nvr_close from
- *            any), a chunk may be released anywhere. Nothing of it may be used in a child after fork().
- * Lifetime   Every handle is freed once, by its own function, in any order; free functions accept NULL. Streams may
- *            outlive their client; chunks may outlive stream, client and daemon.
- * Errors     Functions that can fail take `nvr_error **error`: NULL, or the address of a pointer that is NULL. On
- *            failure it receives an error, which the caller frees. No exception leaves these functions; out of
- *            memory is NVR_RESOURCE_EXHAUSTED.
+ * Threads    A client may be used from any thread, a stream from one thread at a time (nvr_cancel and
+ * nvr_close from any), a chunk may be released anywhere. Nothing of it may be used in a child after fork().
+ * Lifetime   Every handle is freed once, by its own function, in any order; free functions accept NULL.
+ * Streams may outlive their client; chunks may outlive stream, client and daemon. Errors     Functions that
+ * can fail take `nvr_error **error`: NULL, or the address of a pointer that is NULL. On failure it receives
+ * an error, which the caller frees. No exception leaves these functions; out of memory is
+ * NVR_RESOURCE_EXHAUSTED.
  */
 #ifndef NVR_CLIENT_H
 #define NVR_CLIENT_H
@@ -67,16 +67,17 @@ typedef enum nvr_code {
 
 /* ---- Errors ---- */
 
-NVR_API nvr_code nvr_error_code(const nvr_error *error);
-NVR_API int nvr_error_errno(const nvr_error *error);          /* 0 where no system call failed */
-NVR_API uint64_t nvr_error_offset(const nvr_error *error);    /* in the file, for DATA_LOSS; else UINT64_MAX */
-NVR_API const char *nvr_error_message(const nvr_error *error); /* for a person; valid as long as the error */
-NVR_API const char *nvr_code_name(nvr_code code);              /* "NotFound", ... */
-NVR_API void nvr_error_free(nvr_error *error);
+NVR_API nvr_code nvr_error_code(const nvr_error* error);
+NVR_API int nvr_error_errno(const nvr_error* error);       /* 0 where no system call failed */
+NVR_API uint64_t nvr_error_offset(const nvr_error* error); /* in the file, for DATA_LOSS; else UINT64_MAX */
+NVR_API const char* nvr_error_message(const nvr_error* error); /* for a person; valid as long as the error */
+NVR_API const char* nvr_code_name(nvr_code code);              /* "NotFound", ... */
+NVR_API void nvr_error_free(nvr_error* error);
 
 /* ---- Clients ---- */
 
-/* Fill with zeroes: a zero stands for the default. `size` is sizeof(nvr_options), so that the struct can grow. */
+/* Fill with zeroes: a zero stands for the default. `size` is sizeof(nvr_options), so that the struct can
+ * grow. */
 typedef struct nvr_options {
   size_t size;
   uint32_t streams;          /* open at a time, 1..256; default 16 */
@@ -85,24 +86,25 @@ typedef struct nvr_options {
 } nvr_options;
 
 /* `options` may be NULL. NULL on failure; codes as nvr::Client::connect. */
-NVR_API nvr_client *nvr_connect(const char *socket_path, const nvr_options *options, nvr_error **error);
-NVR_API void nvr_client_free(nvr_client *client);
+NVR_API nvr_client* nvr_connect(const char* socket_path, const nvr_options* options, nvr_error** error);
+NVR_API void nvr_client_free(nvr_client* client);
 
-/* For event loops: readable when there may be news on any stream, and on hang-up. Call nvr_dispatch() once before the
- * first wait and whenever it is readable, then nvr_next(stream, 0, ...) on every stream. Owned by the client. */
-NVR_API int nvr_native_handle(const nvr_client *client);
+/* For event loops: readable when there may be news on any stream, and on hang-up. Call nvr_dispatch() once
+ * before the first wait and whenever it is readable, then nvr_next(stream, 0, ...) on every stream. Owned by
+ * the client. */
+NVR_API int nvr_native_handle(const nvr_client* client);
 /* 0, or -1 with NVR_UNAVAILABLE when the daemon has gone. */
-NVR_API int nvr_dispatch(nvr_client *client, nvr_error **error);
+NVR_API int nvr_dispatch(nvr_client* client, nvr_error** error);
 
 typedef struct nvr_disk_status {
-  int stuck;              /* an operation has been on the disk for longer than 100 ms */
-  int opening;            /* an open rather than a read */
+  int stuck;   /* an operation has been on the disk for longer than 100 ms */
+  int opening; /* an open rather than a read */
   uint64_t stuck_for_ns;
-  uint64_t recording;     /* composite id */
+  uint64_t recording; /* composite id */
   uint64_t offset;
 } nvr_disk_status;
 /* From shared memory: asks nobody and never blocks. */
-NVR_API void nvr_get_disk_status(const nvr_client *client, nvr_disk_status *status);
+NVR_API void nvr_get_disk_status(const nvr_client* client, nvr_disk_status* status);
 
 /* ---- Streams ---- */
 
@@ -125,11 +127,11 @@ typedef struct nvr_request {
   nvr_cache cache;
 } nvr_request;
 
-/* Starts reading. Never blocks; what the disk finds comes with nvr_next. NULL on failure: NVR_RESOURCE_EXHAUSTED (all
- * streams are open), NVR_UNAVAILABLE. */
-NVR_API nvr_stream *nvr_open(nvr_client *client, const nvr_request *request, nvr_error **error);
+/* Starts reading. Never blocks; what the disk finds comes with nvr_next. NULL on failure:
+ * NVR_RESOURCE_EXHAUSTED (all streams are open), NVR_UNAVAILABLE. */
+NVR_API nvr_stream* nvr_open(nvr_client* client, const nvr_request* request, nvr_error** error);
 /* Closes the stream; its chunks stay valid. */
-NVR_API void nvr_stream_free(nvr_stream *stream);
+NVR_API void nvr_stream_free(nvr_stream* stream);
 
 typedef enum nvr_next_result {
   NVR_FAILED = -1, /* `*error` says why. After DEADLINE_EXCEEDED and RESOURCE_EXHAUSTED the stream goes on. */
@@ -138,11 +140,12 @@ typedef enum nvr_next_result {
 } nvr_next_result;
 
 /* Waits `timeout_ms` at most: NVR_FOREVER, or 0 to not wait at all. `*chunk` is NULL unless NVR_CHUNK. */
-NVR_API nvr_next_result nvr_next(nvr_stream *stream, int64_t timeout_ms, nvr_chunk **chunk, nvr_error **error);
+NVR_API nvr_next_result nvr_next(nvr_stream* stream, int64_t timeout_ms, nvr_chunk** chunk,
+                                 nvr_error** error);
 
 /* Ends the stream, from any thread: nvr_next says NVR_CANCELLED once (cancel), or NVR_END (close). */
-NVR_API void nvr_cancel(nvr_stream *stream);
-NVR_API void nvr_close(nvr_stream *stream);
+NVR_API void nvr_cancel(nvr_stream* stream);
+NVR_API void nvr_close(nvr_stream* stream);
 
 typedef struct nvr_info {
   uint64_t device;
@@ -151,18 +154,19 @@ typedef struct nvr_info {
   int64_t mtime_ns; /* since the epoch */
 } nvr_info;
 /* Of the stream's file, as it was when it was opened; takes no chunk. 0, or -1. */
-NVR_API int nvr_stream_info(nvr_stream *stream, int64_t timeout_ms, nvr_info *info, nvr_error **error);
+NVR_API int nvr_stream_info(nvr_stream* stream, int64_t timeout_ms, nvr_info* info, nvr_error** error);
 /* Of any recording, now. 0, or -1. */
-NVR_API int nvr_stat(nvr_client *client, uint64_t recording, int64_t timeout_ms, nvr_info *info, nvr_error **error);
+NVR_API int nvr_stat(nvr_client* client, uint64_t recording, int64_t timeout_ms, nvr_info* info,
+                     nvr_error** error);
 
 /* ---- Chunks ---- */
 
 /* 1..65536 bytes, unchanging until the chunk is released. */
-NVR_API const void *nvr_chunk_data(const nvr_chunk *chunk);
-NVR_API size_t nvr_chunk_size(const nvr_chunk *chunk);
-NVR_API uint64_t nvr_chunk_offset(const nvr_chunk *chunk); /* in the file */
+NVR_API const void* nvr_chunk_data(const nvr_chunk* chunk);
+NVR_API size_t nvr_chunk_size(const nvr_chunk* chunk);
+NVR_API uint64_t nvr_chunk_offset(const nvr_chunk* chunk); /* in the file */
 /* Gives the slot back. A chunk that is kept costs its stream one slot of its window. */
-NVR_API void nvr_chunk_release(nvr_chunk *chunk);
+NVR_API void nvr_chunk_release(nvr_chunk* chunk);
 
 #ifdef __cplusplus
 }
