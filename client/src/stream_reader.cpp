@@ -17,6 +17,7 @@ using shm::DescriptorKind;
 
 constexpr std::uint64_t kMaxSpinNs = 20'000;  // about what a sleep and a wake cost
 constexpr std::uint64_t kMinSpinNs = 1'000;
+constexpr std::uint64_t kOpeningSpinNs = 50'000;  // a cached recording's first chunk is there in about 30 us
 
 // Readers of this process that spin or sleep at the moment.
 std::atomic<std::uint32_t> waiting_readers = 0;
@@ -280,7 +281,8 @@ std::optional<Error> StreamReader::poll() {
 bool StreamReader::spin() {
   if (spin_ns_ == 0 || waiting_readers.load(std::memory_order_relaxed) > 0) return false;
   const WaitingReader waiting;
-  const std::uint64_t deadline_ns = shm::now_ns() + spin_ns_;
+  const std::uint64_t budget_ns = phase_ == Phase::kOpening ? kOpeningSpinNs : spin_ns_;
+  const std::uint64_t deadline_ns = shm::now_ns() + budget_ns;
   do {
     for (int i = 0; i < 32; ++i) shm::cpu_relax();
     if (has_news()) {
