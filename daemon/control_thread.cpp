@@ -32,6 +32,8 @@ Result<std::unique_ptr<ControlThread>> ControlThread::create(Options options, sh
       new ControlThread(std::move(options), std::move(signals), std::move(epoll), std::move(mail_wakeup)));
   auto disk =
       DiskThread::create({.directory = control->options_.directory,
+                          .engine = control->options_.engine,
+                          .device_kind = control->options_.device_kind,
                           .wait_for_directory = control->options_.wait_for_directory,
                           .slow_operation_ns = control->options_.slow_operation_ms * shm::kMillisecond,
                           .max_connections = control->options_.max_clients},
@@ -110,7 +112,8 @@ int ControlThread::timeout_ms() const {
 
 Result<void> ControlThread::on_directory_opened(const DirectoryOpened& opened) {
   engine_ = opened.engine;
-  device_ = describe_device(opened.device, options_.device_kind);
+  device_ = opened.device;
+  if (!opened.note.empty()) spdlog::warn("{}; serving with engine {}", opened.note, opened.engine);
   if (auto listening = peers_->listen(options_.socket_path, !options_.allowed_uids.empty()); !listening)
     return listening;
   spdlog::info("ready: serving {} at {} (engine {}, {} disk)", options_.directory, options_.socket_path,
@@ -146,8 +149,11 @@ std::optional<Error> ControlThread::take_mail() {
     } else if (const auto* const violation = std::get_if<Violation>(&*message)) {
       peers_->on_violation(*violation->connection, violation->offence);
     } else if (const auto* const slow = std::get_if<SlowOperationEnded>(&*message)) {
-      spdlog::warn("{} took {:.1f} s", to_string(slow->operation),
-                   static_cast<double>(slow->duration_ns) / 1e9);
+      // Once per episode: what began before the last one ended was stuck with it.
+      const bool is_new = slow->operation.since_ns >= last_slow_end_ns_;
+      last_slow_end_ns_ = std::max(last_slow_end_ns_, slow->operation.since_ns + slow->duration_ns);
+      spdlog::log(is_new ? spdlog::level::warn : spdlog::level::debug, "{} took {:.1f} s",
+                  to_string(slow->operation), static_cast<double>(slow->duration_ns) / 1e9);
     }
   }
   return std::nullopt;

@@ -50,6 +50,7 @@ class ControlThread {
   std::string_view engine_;
   Device device_;
   Watchdog watchdog_;
+  std::uint64_t last_slow_end_ns_ = 0;
   shm::OldestOperation stall_;                   // as last written to the clients
   std::optional<shm::Sleeper> heartbeat_sleep_;  // announced while there is no heartbeat
   bool beating_ = false;

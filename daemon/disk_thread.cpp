@@ -10,7 +10,7 @@
 #include <array>
 #include <cassert>
 
-#include "daemon/mmap_engine.h"
+#include "daemon/engines.h"
 #include "shm/clock.h"
 #include "shm/command.h"
 
@@ -91,8 +91,7 @@ void DiskThread::post(const ToDisk& message) {
 }
 
 void DiskThread::run() {
-  if (!open_directory()) return;
-  tell(DirectoryOpened{.engine = engine_->name(), .device = directory_->device()});
+  if (!open_directory() || !set_up_engine()) return;
   while (serve()) {
   }
 }
@@ -124,15 +123,21 @@ bool DiskThread::open_directory() {
     take_mail();
     if (stopping_) return false;
   }
-  auto engine = MmapEngine::create(*directory_, doorbells_.fd());
-  if (!engine) {
-    tell(StartFailed{engine.error()});
+  return true;
+}
+
+bool DiskThread::set_up_engine() {
+  const Device device = describe_device(directory_->device(), options_.device_kind);
+  auto chosen = make_engine(options_.engine, *directory_, doorbells_.fd(), device);
+  if (!chosen) {
+    tell(StartFailed{chosen.error()});
     return false;
   }
-  engine_ = std::move(*engine);
+  engine_ = std::move(chosen->engine);
   operations_.emplace(std::min(engine_->depth(), kMaxOperations));
   context_.emplace(DiskContext{scheduler_, *operations_, *engine_, statistics_});
   if (sysconf(_SC_NPROCESSORS_ONLN) > 1) spin_ns_ = kMaxSpinNs;
+  tell(DirectoryOpened{.engine = engine_->name(), .note = std::move(chosen->note), .device = device});
   return true;
 }
 

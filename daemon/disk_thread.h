@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "daemon/connection.h"
+#include "daemon/device.h"
 #include "daemon/doorbells.h"
 #include "daemon/engine.h"
 #include "daemon/in_flight.h"
@@ -26,6 +27,8 @@ namespace nvr::daemon {
 
 struct DiskThreadOptions {
   std::string directory;
+  std::string engine;
+  DeviceKind device_kind = DeviceKind::kAuto;
   bool wait_for_directory = false;
   std::uint64_t slow_operation_ns = 0;
   std::uint32_t max_connections = 0;
@@ -44,7 +47,8 @@ using ToDisk = std::variant<std::monostate, Attach, Detach, Stop>;
 // From the disk thread.
 struct DirectoryOpened {  // the engine runs; clients can be served
   std::string_view engine;
-  std::uint64_t device = 0;
+  std::string note;  // about the choice of engine, for the log; may be empty
+  Device device;
 };
 struct DirectoryMissing {  // tried again, with --wait-for-dir; sent once
   Error error;
@@ -92,6 +96,7 @@ class DiskThread {
 
   void run();
   [[nodiscard]] bool open_directory();
+  [[nodiscard]] bool set_up_engine();
   [[nodiscard]] bool serve();
 
   bool take_mail();

@@ -44,6 +44,7 @@ struct Operation : boost::intrusive::list_base_hook<> {
   std::uint32_t done = 0;       // bytes read so far
   std::uint32_t published = 0;  // slots of it that the client has been shown
   std::uint32_t retries = 0;    // of EAGAIN
+  bool quarantined = false;     // its stream has ended; the slots are nobody's until the engine lets go
   bool finished = false;        // no longer the engine's; `error` says how it ended
   int error = 0;                // errno; 0 and done < length: the file ended
   std::uint64_t submitted_ns = 0;
@@ -72,7 +73,7 @@ class OperationPool {
     operation.file = nullptr;
     operation.opened.reset();
     operation.done = operation.published = operation.retries = operation.slot_count = operation.length = 0;
-    operation.finished = false;
+    operation.finished = operation.quarantined = false;
     operation.error = 0;
     free_.push_back(&operation);
   }

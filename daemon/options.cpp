@@ -48,8 +48,10 @@ void define(CLI::App& app, Options& options) {
   app.add_option("--socket", options.socket_path, "Unix socket to listen on; its directory must exist")
       ->required()
       ->type_name("PATH");
-  app.add_option("--engine", options.engine, "How the disk is read")
-      ->check(CLI::IsMember({"mmap"}))
+  app.add_option(
+         "--engine", options.engine,
+         "How the disk is read: mmap, one request at a time; io_uring, many; auto, io_uring where it works")
+      ->check(CLI::IsMember({"mmap", "io_uring", "auto"}))
       ->capture_default_str()
       ->type_name("ENGINE");
   app.add_option("--slow-op-ms", options.slow_operation_ms,

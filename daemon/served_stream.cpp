@@ -19,6 +19,9 @@ using shm::DescriptorKind;
 using shm::Detail;
 using shm::kSlotBytes;
 
+// One on the disk and one queued; a stream that is stuck takes no more of the engine than that.
+constexpr std::uint32_t kMaxOperationsInFlight = 2;
+
 constexpr std::uint64_t bit(std::uint32_t slot) {
   return std::uint64_t{1} << slot;
 }
@@ -100,7 +103,7 @@ bool ServedStream::take_credit() {
 }
 
 void ServedStream::reschedule() {
-  if (state_ != State::kReading || next_ >= file_->end) return;
+  if (state_ != State::kReading || next_ >= file_->end || in_flight_ >= kMaxOperationsInFlight) return;
   context_->scheduler.enqueue(*this, free_ != 0 ? Scheduler::Place::kRead : Scheduler::Place::kStarved);
 }
 
@@ -147,6 +150,8 @@ void ServedStream::on_progress(Operation& operation) {
 void ServedStream::on_finished(Operation& operation) {
   --in_flight_;
   operation.finished = true;
+  if (operation.quarantined)
+    context_->statistics.quarantined_bytes.subtract(std::uint64_t{operation.slot_count} * kSlotBytes);
   if (operation.kind == Operation::Kind::kOpen) {
     if (state_ == State::kOpening) on_opened(operation);
     context_->operations.give_back(operation);
@@ -261,7 +266,11 @@ void ServedStream::end_with(const Descriptor& terminal) {
   // Reads that were finished out of order and will not be published.
   for (auto it = reads_.begin(); it != reads_.end();) {
     Operation& operation = *it++;
-    if (!operation.finished) continue;
+    if (!operation.finished) {
+      operation.quarantined = true;
+      context_->statistics.quarantined_bytes.add(std::uint64_t{operation.slot_count} * kSlotBytes);
+      continue;
+    }
     release_slots(operation);
     reads_.erase(reads_.iterator_to(operation));
     context_->operations.give_back(operation);

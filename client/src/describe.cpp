@@ -29,9 +29,7 @@ std::string sentence(const shm::Descriptor& d, const OpenRequest& request, const
     case shm::Detail::kTooManyOpen:
       return recording + ": the daemon has too many streams waiting to be opened; try again";
     case shm::Detail::kNotSupported:
-      return recording +
-             ": the daemon's engine cannot read past the page cache (CachePolicy::kDirect needs --engine "
-             "io_uring)";
+      return recording + ": the daemon cannot read past the page cache; use another cache policy";
     case shm::Detail::kDiskThreadDied:
       return recording + ": the daemon can no longer read its disk; restart it";
     case shm::Detail::kMapFailed:

@@ -182,7 +182,10 @@ TEST_CASE("C19 cancelling during an operation does not wait for it and its resul
         }
       }
       CHECK(client.disk_status().stuck);  // all that did not wait for the disk
-      CHECK(daemon.status().at("operations_in_flight") == 1);
+      // An asynchronous engine has the stream's next read queued behind the stuck one.
+      const auto in_flight = daemon.status().at("operations_in_flight").get<unsigned>();
+      CHECK(in_flight >= 1);
+      CHECK(in_flight <= std::min(engine_depth(), 2U));
       disk.release();
       // The channel is free again once the operation has ended, and nothing of its result shows up.
       CHECK(problem_reading(client, other_file) == "");

@@ -96,7 +96,8 @@ std::vector<std::string> threads_of(pid_t pid) {
   for (const std::string& tid : tids) {
     std::string name = read_file(of(pid, "task/" + tid + "/comm"));
     while (name.ends_with('\n')) name.pop_back();
-    names.push_back(name);
+    // io_uring's workers are the kernel's: they come as reads wait, and go when they have been idle.
+    if (!name.starts_with("iou-")) names.push_back(name);
   }
   return names;
 }
