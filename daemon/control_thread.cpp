@@ -166,8 +166,11 @@ void ControlThread::beat() {
     sd_notify(0, "WATCHDOG=1");
     next_systemd_ns_ = now + systemd_period_ns_;
   }
-  if (!beating_) {
-    if (!disk_->has_open_streams()) return;
+  // Woken, perhaps by a stream that has gone by now. It counts as rung for all the same, so the next one
+  // would not ring in this epoch, and its client wants a sign of life: hence a beat, and a new epoch after
+  // it.
+  const bool woken = !beating_;
+  if (woken) {
     heartbeat_sleep_->retire();
     beating_ = true;
     next_beat_ns_ = now;
@@ -176,7 +179,8 @@ void ControlThread::beat() {
   next_beat_ns_ = now + kHeartbeatNs;
 
   look_at_disk(now);
-  if (disk_->has_open_streams()) return;
+  // For one period at least, or each of many short streams would wake this thread.
+  if (woken || disk_->has_open_streams()) return;
   // S1 and S2 of shm/wake.h: the disk thread wakes us when a stream is opened.
   heartbeat_sleep_->announce();
   beating_ = disk_->has_open_streams();
