@@ -131,9 +131,15 @@ int read_directory(const char* path, void* buffer, fuse_fill_dir_t fill, off_t, 
   return 0;
 }
 
+// One write, so that whoever reads the pipe gets the line whole.
+void answer(const std::string& text) {
+  const std::string line = text + '\n';
+  if (write(STDOUT_FILENO, line.data(), line.size()) < 0) _exit(1);
+}
+
 void follow_stdin(Orders& orders) {
   for (std::string line; std::getline(std::cin, line);)
-    std::cout << (orders.follow(line) ? "ok" : "not understood: " + line) << std::endl;
+    answer(orders.follow(line) ? "ok" : "not understood: " + line);
 }
 
 int run(const std::string& backing, const char* mountpoint) {
@@ -151,8 +157,8 @@ int run(const std::string& backing, const char* mountpoint) {
   fuse_args arguments = FUSE_ARGS_INIT(3, argv);
   fuse* const session = fuse_new(&arguments, &operations, sizeof(operations), &shown);
   if (session == nullptr || fuse_mount(session, mountpoint) != 0) return 1;
+  answer("ready");
   std::thread([&] { follow_stdin(shown.orders); }).detach();
-  std::cout << "ready" << std::endl;
   fuse_loop_config* const config = fuse_loop_cfg_create();
   fuse_loop_cfg_set_max_threads(config, kMaxRequests);
   fuse_loop_mt(session, config);
