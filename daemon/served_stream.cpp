@@ -183,6 +183,8 @@ void ServedStream::on_opened(Operation& operation) {
   state_ = State::kReading;
   next_ = file_->begin;
   ramp_ = 1;
+  if (free_ == 0)
+    return publish();  // no chunk can follow: that every slot is still held is the reader's news
   // Nobody is woken for this: the first chunk follows, or an error, and either wakes. Who looks sees it.
   descriptors_.publish();
 }

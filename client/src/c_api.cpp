@@ -3,7 +3,9 @@
 #include <chrono>
 #include <cstring>
 #include <exception>
+#include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -16,18 +18,26 @@ struct nvr_error {
 struct nvr_client {
   nvr::Client client;
 };
+struct nvr_chunk {
+  std::optional<nvr::Chunk> chunk;
+};
 struct nvr_stream {
   nvr::Stream stream;
-};
-struct nvr_chunk {
-  nvr::Chunk chunk;
+  // What nvr_next will hand out. Allocated before the stream is asked: a chunk or an error that was taken and
+  // then found no memory would be missing without a trace.
+  std::unique_ptr<nvr_chunk> next_chunk;
+  std::unique_ptr<nvr_error> next_error;
 };
 
 namespace {
 
-// What cannot be allocated is said by this one, which nvr_error_free leaves alone.
+// What cannot be allocated is said by these two, which nvr_error_free leaves alone.
 nvr_error* out_of_memory() {
   static nvr_error error{{.code = nvr::Code::kResourceExhausted, .message = "out of memory"}};
+  return &error;
+}
+nvr_error* lost_to_out_of_memory() {
+  static nvr_error error{{.code = nvr::Code::kAborted, .message = "out of memory: the stream was given up"}};
   return &error;
 }
 
@@ -94,12 +104,16 @@ const char* nvr_code_name(nvr_code code) {
   return nvr::to_string(static_cast<nvr::Code>(code)).data();
 }
 void nvr_error_free(nvr_error* error) {
-  if (error != out_of_memory()) delete error;
+  if (error != out_of_memory() && error != lost_to_out_of_memory()) delete error;
 }
 
 nvr_client* nvr_connect(const char* socket_path, const nvr_options* options, nvr_error** error) {
   return guard(error, static_cast<nvr_client*>(nullptr), [&]() -> nvr_client* {
     nvr_options given = {};
+    if (options != nullptr && options->size < sizeof(options->size)) {
+      report(error, {.code = nvr::Code::kInvalidArgument, .message = "nvr_options.size is not set"});
+      return nullptr;
+    }
     // A caller of an older version knows fewer fields.
     if (options != nullptr) std::memcpy(&given, options, std::min(options->size, sizeof(given)));
     nvr::ConnectOptions wanted;
@@ -149,7 +163,7 @@ nvr_stream* nvr_open(nvr_client* client, const nvr_request* request, nvr_error**
                                        .end = request->end,
                                        .priority = static_cast<nvr::Priority>(request->priority),
                                        .cache = static_cast<nvr::CachePolicy>(request->cache)});
-    if (stream) return new nvr_stream{std::move(*stream)};
+    if (stream) return new nvr_stream{.stream = std::move(*stream), .next_chunk = {}, .next_error = {}};
     report(error, stream.error());
     return nullptr;
   });
@@ -161,16 +175,25 @@ void nvr_stream_free(nvr_stream* stream) {
 nvr_next_result nvr_next(nvr_stream* stream, int64_t timeout_ms, nvr_chunk** chunk, nvr_error** error) {
   *chunk = nullptr;
   return guard(error, NVR_FAILED, [&] {
-    auto next = timeout_ms == 0  ? stream->stream.try_next()
-                : timeout_ms < 0 ? stream->stream.next()
-                                 : stream->stream.next(deadline_of(timeout_ms));
-    if (!next) return NVR_END;
-    if (!*next) {
-      report(error, next->error());
-      return NVR_FAILED;
+    if (!stream->next_chunk) stream->next_chunk = std::make_unique<nvr_chunk>();
+    if (!stream->next_error) stream->next_error = std::make_unique<nvr_error>();
+    try {
+      auto next = timeout_ms == 0  ? stream->stream.try_next()
+                  : timeout_ms < 0 ? stream->stream.next()
+                                   : stream->stream.next(deadline_of(timeout_ms));
+      if (!next) return NVR_END;
+      if (*next) {
+        stream->next_chunk->chunk.emplace(std::move(**next));
+        *chunk = stream->next_chunk.release();
+        return NVR_CHUNK;
+      }
+      stream->next_error->error = std::move(next->error());
+      if (error != nullptr) *error = stream->next_error.release();
+    } catch (const std::bad_alloc&) {  // in the middle of it: what was to be said is not known any more
+      stream->stream.close();
+      if (error != nullptr) *error = lost_to_out_of_memory();
     }
-    *chunk = new nvr_chunk{std::move(**next)};
-    return NVR_CHUNK;
+    return NVR_FAILED;
   });
 }
 
@@ -193,13 +216,13 @@ int nvr_stat(nvr_client* client, uint64_t recording, int64_t timeout_ms, nvr_inf
 }
 
 const void* nvr_chunk_data(const nvr_chunk* chunk) {
-  return chunk->chunk.bytes().data();
+  return chunk->chunk->bytes().data();
 }
 size_t nvr_chunk_size(const nvr_chunk* chunk) {
-  return chunk->chunk.bytes().size();
+  return chunk->chunk->bytes().size();
 }
 uint64_t nvr_chunk_offset(const nvr_chunk* chunk) {
-  return chunk->chunk.offset();
+  return chunk->chunk->offset();
 }
 void nvr_chunk_release(nvr_chunk* chunk) {
   delete chunk;

@@ -35,13 +35,13 @@ Chunk::Chunk(Chunk&& other) noexcept
       slot_(other.slot_) {}
 
 Chunk& Chunk::operator=(Chunk&& other) noexcept {
-  std::swap(connection_, other.connection_);
-  std::swap(bytes_, other.bytes_);
-  std::swap(offset_, other.offset_);
-  std::swap(stream_, other.stream_);
-  std::swap(slot_, other.slot_);
-  const Chunk previous(std::move(other));  // dropped now rather than later
-  return *this;
+  Chunk taken(std::move(other));  // so that assigning a chunk to itself keeps it
+  std::swap(connection_, taken.connection_);
+  std::swap(bytes_, taken.bytes_);
+  std::swap(offset_, taken.offset_);
+  std::swap(stream_, taken.stream_);
+  std::swap(slot_, taken.slot_);
+  return *this;  // what was here before is dropped now, with `taken`
 }
 
 Chunk::~Chunk() {
@@ -89,8 +89,9 @@ Client::Client(std::shared_ptr<internal::Connection> connection) : connection_(s
 }
 Client::Client(Client&& other) noexcept = default;
 Client& Client::operator=(Client&& other) noexcept {
-  std::swap(connection_, other.connection_);
-  return *this;
+  Client taken(std::move(other));
+  std::swap(connection_, taken.connection_);
+  return *this;  // the connection before ends now, with `taken`
 }
 Client::~Client() {
   if (connection_) connection_->drop_user();
@@ -113,7 +114,7 @@ Result<std::unique_ptr<StreamReader>> open_reader(const std::shared_ptr<internal
               .message = "range " + std::to_string(request.begin) + "-" + std::to_string(request.end) +
                          " of recording " + to_string(request.recording) +
                          " lies beyond the largest file offset"});
-  if (auto alive = connection->check_alive_sometimes(); !alive) return tl::unexpected(alive.error());
+  if (auto alive = connection->check_alive_sometimes(nullptr); !alive) return tl::unexpected(alive.error());
   auto claim = connection->claim_channel();
   if (!claim) return tl::unexpected(claim.error());
   return std::make_unique<StreamReader>(connection, *claim, request, stat_only);

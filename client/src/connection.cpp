@@ -19,6 +19,7 @@ std::atomic<std::uint64_t> wait_slice_ns = 100 * shm::kMillisecond;
 
 namespace {
 
+constexpr std::int64_t kLongestTimeoutMs = std::int64_t{1000} * 3600 * 24 * 365;
 constexpr std::uint64_t kHeartbeatLostNs = shm::kSecond;
 constexpr std::uint64_t kLookGapNs =
     500 * shm::kMillisecond;  // between two looks: then it was us who stood still
@@ -45,9 +46,9 @@ Result<std::shared_ptr<Connection>> Connection::connect(const std::string& path,
                                             " streams, each with a power of two of slots from " +
                                             std::to_string(shm::kMinSlots) + " to " +
                                             std::to_string(shm::kMaxSlots));
-  const std::uint64_t deadline_ns =
-      shm::now_ns() +
-      static_cast<std::uint64_t>(std::max<std::int64_t>(options.timeout.count(), 0)) * shm::kMillisecond;
+  const auto timeout_ms =
+      static_cast<std::uint64_t>(std::clamp<std::int64_t>(options.timeout.count(), 0, kLongestTimeoutMs));
+  const std::uint64_t deadline_ns = shm::now_ns() + timeout_ms * shm::kMillisecond;
   auto socket = shm::connect_socket(path, deadline_ns);
   if (!socket) return tl::unexpected(socket.error());
   auto greeting = shm::greet(socket->get(), geometry.streams, geometry.slots, deadline_ns);
@@ -91,12 +92,18 @@ Connection::Connection(shm::UniqueFd socket, shm::UniqueFd doorbell, shm::Mappin
   for (std::uint32_t i = 0; i < geometry.streams; ++i) channels_.emplace_back(r_, w_, i, welcome.first_index);
 }
 
+Connection::~Connection() {
+  // In a forked child W is not mapped (MADV_DONTFORK), and its addresses may be somebody else's by now.
+  if (!is_foreign()) w_map_.~Mapping();
+}
+
 void Connection::drop_user() {
   if (users_.fetch_sub(1, std::memory_order_acq_rel) > 1) return;
   if (is_foreign()) return;  // its descriptors go with the object
-  const std::scoped_lock lock(mutex_, life_mutex_);
+  const std::scoped_lock lock(life_mutex_);
+  // Not the doorbell: a thread that drops a chunk may be about to write to it, and must not find somebody
+  // else's file under its number.
   socket_.reset();
-  doorbell_.reset();
 }
 
 bool Connection::is_foreign() const {
@@ -230,7 +237,16 @@ void Connection::ring_for_credit(Channel& channel) {
 // ---- The daemon's life
 // -------------------------------------------------------------------------------------------------
 
-Result<void> Connection::check_alive() {
+bool HeartbeatWatch::looks_alive(std::uint64_t beat, std::uint64_t now_ns) {
+  if (beat != beat_ || now_ns - last_look_ns_ > kLookGapNs) {
+    beat_ = beat;
+    since_ns_ = now_ns;
+  }
+  last_look_ns_ = now_ns;
+  return now_ns - since_ns_ <= kHeartbeatLostNs;
+}
+
+Result<void> Connection::check_alive(HeartbeatWatch* watch) {
   if (is_foreign())
     return fail(Code::kFailedPrecondition, "a connection cannot be used in a child of its process");
   const std::scoped_lock lock(life_mutex_);
@@ -240,24 +256,19 @@ Result<void> Connection::check_alive() {
 
   // A daemon with a thread in an uninterruptible read cannot be reaped by the kernel, and its sockets do not
   // hang up.
-  const std::uint64_t now = shm::now_ns();
-  const std::uint64_t beat = r_.read_header().heartbeat.load();
-  if (beat != heartbeat_ || now - last_look_ns_ > kLookGapNs) {
-    heartbeat_ = beat;
-    heartbeat_ns_ = now;
-  }
-  last_look_ns_ = now;
-  if (now - heartbeat_ns_ > kHeartbeatLostNs)
+  if (watch != nullptr && !watch->looks_alive(r_.read_header().heartbeat.load(), shm::now_ns()))
     return die("the daemon gives no sign of life: it was killed or stopped, perhaps with the disk stuck");
   return {};
 }
 
-Result<void> Connection::check_alive_sometimes() {
+Result<void> Connection::check_alive_sometimes(HeartbeatWatch* watch) {
   const std::uint64_t now = shm::now_ns();
-  if (now < next_check_ns_.load(std::memory_order_relaxed) && !is_dead_.load(std::memory_order_relaxed))
-    return {};
-  next_check_ns_.store(now + wait_slice_ns.load(std::memory_order_relaxed), std::memory_order_relaxed);
-  return check_alive();
+  const std::uint64_t slice = wait_slice_ns.load(std::memory_order_relaxed);
+  const std::uint64_t last =
+      watch != nullptr ? watch->last_look_ns() : last_check_ns_.load(std::memory_order_relaxed);
+  if (now - last < slice && !is_dead_.load(std::memory_order_relaxed)) return {};
+  if (watch == nullptr) last_check_ns_.store(now, std::memory_order_relaxed);
+  return check_alive(watch);
 }
 
 // Precondition: life_mutex_. Reads what the daemon said last, if it did.

@@ -1,14 +1,15 @@
 // One connection to a daemon, as all its streams and chunks share it.
 //
 // Who owns what:
-//   Connection     socket, doorbell and the two maps. The socket is closed when the last Client or Stream
-//   goes, the maps when the
-//                  last Chunk does.
-//   Channel        one of the protocol's streams. Belongs to one StreamReader at a time (kActive); between
-//   two of
-//                  them it is drained of what the last one left behind (kDraining), by whoever opens next.
-//   mutex_         makes all threads one producer of commands, and guards the channels' states.
-//   Channel::mutex makes all threads that drop chunks one producer of returned slots.
+//
+// Connection: socket, doorbell and the two maps. The socket is closed when the last Client or Stream goes;
+// the maps, and the doorbell that dropped chunks ring, when the last Chunk does.
+//
+// Channel: one of the protocol's streams. Belongs to one StreamReader at a time (kActive); between two of
+// them it is drained of what the last one left behind (kDraining), by whoever opens next.
+//
+// Connection::mutex_ makes all threads one producer of commands, and guards the channels' states;
+// Channel::mutex makes all threads that drop chunks one producer of returned slots.
 #pragma once
 
 #include <atomic>
@@ -31,6 +32,21 @@ namespace nvr::internal {
 // How long a blocked call sleeps before it looks whether the daemon is still alive. Nothing else depends on
 // it: a test that makes it an hour shows that no progress comes from it.
 extern std::atomic<std::uint64_t> wait_slice_ns;
+
+// One reader's eye on the daemon's heart, which beats while the daemon has a stream open. Only a reader that
+// finds its ring empty, without a terminal, knows that it has: an open that is refused, or a stream that was
+// published to its end and waits to be read, gives the daemon no reason to beat.
+class HeartbeatWatch {
+ public:
+  // False: no beat for too long, while we looked often enough to have seen one.
+  [[nodiscard]] bool looks_alive(std::uint64_t beat, std::uint64_t now_ns);
+  [[nodiscard]] std::uint64_t last_look_ns() const { return last_look_ns_; }
+
+ private:
+  std::uint64_t beat_ = 0;          // as last seen
+  std::uint64_t since_ns_ = 0;      // when it was first seen
+  std::uint64_t last_look_ns_ = 0;  // 0: not yet
+};
 
 struct alignas(shm::kWriterDistance) Channel {
   Channel(const shm::ReadableView& r, const shm::WritableView& w, std::uint32_t index,
@@ -65,7 +81,7 @@ class Connection {
  public:
   [[nodiscard]] static Result<std::shared_ptr<Connection>> connect(const std::string& path,
                                                                    const ConnectOptions& options);
-  ~Connection() = default;
+  ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
@@ -113,10 +129,11 @@ class Connection {
   // half a window, would wait for each other.
   void ring_for_credit(Channel& channel);
 
-  // Unavailable once the daemon has gone, with what it said last. Asks the kernel and the heartbeat.
-  [[nodiscard]] Result<void> check_alive();
-  // The same, asking at most once in a while: for callers that come here often.
-  [[nodiscard]] Result<void> check_alive_sometimes();
+  // Unavailable once the daemon has gone, with what it said last. Asks the kernel, and the heartbeat if the
+  // caller is a reader that has to wait.
+  [[nodiscard]] Result<void> check_alive(HeartbeatWatch* watch);
+  // The same, asking at most once in a while (each reader for itself): for callers that come here often.
+  [[nodiscard]] Result<void> check_alive_sometimes(HeartbeatWatch* watch);
   [[nodiscard]] Result<void> dispatch();
   [[nodiscard]] int socket() const { return socket_.get(); }
   // What the disk is busy with for longer than a heartbeat, by the daemon's account.
@@ -136,7 +153,9 @@ class Connection {
   std::string directory_;
   std::uint32_t fork_generation_;
   shm::Mapping r_map_;
-  shm::Mapping w_map_;
+  union {
+    shm::Mapping w_map_;  // in a union, so that it is for the destructor to say whether it is unmapped
+  };
   shm::ReadableView r_;
   shm::WritableView w_;
   std::atomic<std::uint32_t> users_ = 0;
@@ -148,14 +167,11 @@ class Connection {
   shm::Waker daemon_;  // R's need_doorbell
   std::deque<Channel> channels_;
 
-  std::atomic<std::uint64_t> next_check_ns_ = 0;
-  std::atomic<bool> is_dead_ = false;  // death_ is there
-  std::mutex life_mutex_;              // guards the rest
-  shm::Sleeper event_loop_;            // W's want_byte
+  std::atomic<std::uint64_t> last_check_ns_ = 0;  // by a caller without a HeartbeatWatch
+  std::atomic<bool> is_dead_ = false;             // death_ is there
+  std::mutex life_mutex_;                         // guards the rest
+  shm::Sleeper event_loop_;                       // W's want_byte
   std::optional<Error> death_;
-  std::uint64_t heartbeat_ = 0;     // as last seen
-  std::uint64_t heartbeat_ns_ = 0;  // when it was first seen
-  std::uint64_t last_look_ns_ = 0;  // at it; 0: not yet
 };
 
 }  // namespace nvr::internal

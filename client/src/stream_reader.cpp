@@ -92,6 +92,7 @@ void StreamReader::stop(Code code) {
 
 // Gives the channel up, for the next stream to use.
 void StreamReader::leave_channel(bool terminal_taken) {
+  stop_waiting();  // before the channel can be the next stream's
   const std::scoped_lock lock(stop_mutex_);
   if (std::exchange(is_open_, false) && !terminal_taken) connection_->post_close(channel_);
   if (phase_ == Phase::kPromised)
@@ -115,6 +116,7 @@ Stream::NextResult StreamReader::end(std::optional<Error> error) {
 Stream::NextResult StreamReader::next(std::uint64_t deadline_ns) {
   if (phase_ == Phase::kEnded) return end(std::exchange(error_, std::nullopt));
   if (connection_->is_foreign()) return tl::unexpected(foreign_error());
+  stop_waiting();
   return advance(Until::kNews, deadline_ns);
 }
 
@@ -197,8 +199,13 @@ Stream::NextResult StreamReader::take_terminal(const shm::Descriptor& descriptor
     return end(describe(descriptor, request_, connection_->directory()));
   if (descriptor.kind == DescriptorKind::kEnd && !is_complete)
     return end(Error{.code = Code::kInternal, .message = "the daemon ended the stream before its end"});
-  if (descriptor.kind == DescriptorKind::kClosed && stopped_.load() == Code::kCancelled)
-    return end(Error{.code = Code::kCancelled, .message = "the stream was cancelled"});
+  if (descriptor.kind == DescriptorKind::kClosed) {
+    const Code stopped = stopped_.load();
+    if (stopped == Code::kUnknown)  // a stream without its last bytes must not look complete
+      return end(Error{.code = Code::kInternal, .message = "the daemon closed the stream unasked"});
+    if (stopped == Code::kCancelled)
+      return end(Error{.code = Code::kCancelled, .message = "the stream was cancelled"});
+  }
   return end(std::nullopt);
 }
 
@@ -241,7 +248,7 @@ std::optional<Error> StreamReader::wait(std::uint64_t deadline_ns) {
     connection_->ring_for_credit(c);
     error = sleep(deadline_ns);
   }
-  c.is_reader_waiting.store(false);
+  c.is_reader_waiting.store(polled_in_vain_);  // info() in the middle of an event loop
   c.sleeper.retire();
   return error;
 }
@@ -255,7 +262,7 @@ std::optional<Error> StreamReader::sleep(std::uint64_t deadline_ns) {
                          std::min(deadline_ns, slice_end_ns));
   const std::uint64_t now = shm::now_ns();
   if (now < slice_end_ns && now < deadline_ns) return std::nullopt;
-  const auto alive = connection_->check_alive();
+  const auto alive = connection_->check_alive(&heartbeat_);
   if (has_news()) return std::nullopt;  // what was published before the daemon died comes first
   if (!alive) return alive.error();
   if (now >= deadline_ns) return deadline_error();
@@ -263,16 +270,23 @@ std::optional<Error> StreamReader::sleep(std::uint64_t deadline_ns) {
 }
 
 // As wait(), without waiting: the reader counts as waiting until it looks again, which an event loop tells it
-// to.
+// to. So it does with the window held: dropping a chunk is what brings its next news about.
 std::optional<Error> StreamReader::poll() {
-  if (must_give_back()) return window_error();
   Channel& c = channel();
   c.is_reader_waiting.store(true);
+  polled_in_vain_ = true;
   if (has_news()) return std::nullopt;
   connection_->ring_for_credit(c);
-  const auto alive = connection_->check_alive_sometimes();
+  if (must_give_back()) return window_error();
+  const auto alive = connection_->check_alive_sometimes(&heartbeat_);
   if (has_news()) return std::nullopt;
   return alive ? deadline_error() : alive.error();
+}
+
+// The reader looks again: from here on half a window at a time is enough for the daemon. What is given back
+// unrung meanwhile is rung for when the reader finds nothing once more.
+void StreamReader::stop_waiting() {
+  if (std::exchange(polled_in_vain_, false)) channel().is_reader_waiting.store(false);
 }
 
 // Looks for a while before the thread sleeps: for as long as a sleep and a wake would take, if that was worth

@@ -60,6 +60,7 @@ class StreamReader {
   [[nodiscard]] Error deadline_error() const;
   [[nodiscard]] Stream::NextResult end(std::optional<Error> error);
   void leave_channel(bool terminal_taken);
+  void stop_waiting();
 
   std::shared_ptr<Connection> connection_;
   std::uint32_t channel_ = 0;
@@ -73,6 +74,8 @@ class StreamReader {
   std::uint64_t end_ = 0;       // of the range; known from OPENED on
   std::uint64_t spin_ns_ = 0;
   std::uint32_t seen_head_ = 0;  // what the futex word was when there was no news
+  bool polled_in_vain_ = false;  // poll() left the channel's is_reader_waiting set
+  HeartbeatWatch heartbeat_;
 
   // stop() against the owner: is there a generation of ours that wants a CLOSE?
   std::mutex stop_mutex_;

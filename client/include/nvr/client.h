@@ -12,14 +12,13 @@
 // opens, maps or faults on a sample file. Chunks are views of memory that the daemon filled; nothing is
 // copied.
 //
-// Threads    A Client may be used from any thread, a Stream from one thread at a time (cancel() and close()
-// from
-//            any), a Chunk may be dropped anywhere, in any order. Use nothing of these in a child after
-//            fork().
-// Lifetime   Streams may outlive their Client, Chunks may outlive Stream, Client and daemon. The connection
-// ends
-//            when the Client and all its Streams are gone; its memory when the last Chunk is.
-// Errors     Canonical codes (nvr/error.h). No function here throws, except std::bad_alloc.
+// Threads: a Client may be used from any thread, a Stream from one thread at a time (cancel() and close()
+// from any), a Chunk may be dropped anywhere, in any order. Use nothing of these in a child after fork().
+//
+// Lifetime: Streams may outlive their Client, Chunks may outlive Stream, Client and daemon. The connection
+// ends when the Client and all its Streams are gone; its memory when the last Chunk is.
+//
+// Errors: canonical codes (nvr/error.h). No function here throws, except std::bad_alloc.
 #pragma once
 
 #include <chrono>
@@ -32,6 +31,7 @@
 #include <string>
 
 #include "nvr/error.h"
+#include "nvr/export.h"
 #include "nvr/recording.h"
 
 namespace nvr {
@@ -76,7 +76,7 @@ struct OpenRequest {
 
 // Up to kChunkBytes of a recording, in the slot that the daemon read them into. Movable. Dropping it gives
 // the slot back; a held chunk costs its stream one slot of its window and nothing else.
-class Chunk {
+class NVR_PUBLIC Chunk {
  public:
   Chunk(Chunk&& other) noexcept;
   Chunk& operator=(Chunk&& other) noexcept;
@@ -101,7 +101,7 @@ class Chunk {
 
 // One range of one recording, in order. Reading starts when the stream is opened, not at the first next().
 // Movable. Dropping it closes it; the chunks taken from it stay valid.
-class Stream {
+class NVR_PUBLIC Stream {
  public:
   using NextResult = std::optional<Result<Chunk>>;
 
@@ -184,7 +184,7 @@ struct ConnectOptions {
 };
 
 // A connection to one daemon, and so to one disk. Movable.
-class Client {
+class NVR_PUBLIC Client {
  public:
   // Unavailable: nothing listens at `socket_path`. PermissionDenied: this user is not on the daemon's list.
   // ResourceExhausted: the daemon is full, or the memory asked for is more than it gives. InvalidArgument:
@@ -205,8 +205,9 @@ class Client {
   [[nodiscard]] Result<RecordingInfo> stat(RecordingId recording, Deadline deadline = Deadline::max());
 
   // For event loops: a descriptor that is readable when there may be news on any stream, and on hang-up. When
-  // it is, call dispatch(), then try_next() on every stream until it says DeadlineExceeded. Owned by the
-  // Client; valid as long as it; never read from it. Call dispatch() once before the first wait.
+  // it is, call dispatch(), then try_next() on every stream until it says DeadlineExceeded (or, with the
+  // whole window held, ResourceExhausted: then there is news after a chunk was dropped). Owned by the Client;
+  // valid as long as it; never read from it. Call dispatch() once before the first wait.
   [[nodiscard]] int native_handle() const;
   // Takes the news off the descriptor and asks for the next. Unavailable when the daemon has gone; the
   // streams still deliver what was published before, then Unavailable.

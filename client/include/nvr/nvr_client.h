@@ -12,13 +12,15 @@
  *   if (error) fprintf(stderr, "%s\n", nvr_error_message(error));
  *   nvr_error_free(error), nvr_stream_free(stream), nvr_client_free(client);
  *
- * Threads    A client may be used from any thread, a stream from one thread at a time (nvr_cancel and
- * nvr_close from any), a chunk may be released anywhere. Nothing of it may be used in a child after fork().
- * Lifetime   Every handle is freed once, by its own function, in any order; free functions accept NULL.
- * Streams may outlive their client; chunks may outlive stream, client and daemon. Errors     Functions that
- * can fail take `nvr_error **error`: NULL, or the address of a pointer that is NULL. On failure it receives
- * an error, which the caller frees. No exception leaves these functions; out of memory is
- * NVR_RESOURCE_EXHAUSTED.
+ * Threads: a client may be used from any thread, a stream from one thread at a time (nvr_cancel and nvr_close
+ * from any), a chunk may be released anywhere. Nothing of it may be used in a child after fork().
+ *
+ * Lifetime: every handle is freed once, by its own function, in any order; free functions accept NULL.
+ * Streams may outlive their client; chunks may outlive stream, client and daemon.
+ *
+ * Errors: functions that can fail take `nvr_error **error`: NULL, or the address of a pointer that is NULL.
+ * On failure it receives an error, which the caller frees. No exception leaves these functions; out of memory
+ * is NVR_RESOURCE_EXHAUSTED (NVR_ABORTED where it cost a stream, which has ended then).
  */
 #ifndef NVR_CLIENT_H
 #define NVR_CLIENT_H
@@ -76,8 +78,8 @@ NVR_API void nvr_error_free(nvr_error* error);
 
 /* ---- Clients ---- */
 
-/* Fill with zeroes: a zero stands for the default. `size` is sizeof(nvr_options), so that the struct can
- * grow. */
+/* Fill with zeroes: a zero stands for the default. `size` must be sizeof(nvr_options), so that the struct can
+ * grow: nvr_options options = {.size = sizeof options, .streams = 4}; */
 typedef struct nvr_options {
   size_t size;
   uint32_t streams;          /* open at a time, 1..256; default 16 */

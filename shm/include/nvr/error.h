@@ -12,6 +12,8 @@
 #include <string_view>
 #include <tl/expected.hpp>
 
+#include "nvr/export.h"
+
 namespace nvr {
 
 // gRPC's canonical codes with gRPC's numbers, so that they can be passed on as they are.
@@ -35,7 +37,7 @@ enum class Code : std::uint16_t {
 };
 
 // "NotFound", "DataLoss", ...; "Unknown" for a number that is no code.
-[[nodiscard]] std::string_view to_string(Code code);
+[[nodiscard]] NVR_PUBLIC std::string_view to_string(Code code);
 
 // The offset of an error that has no place in a file.
 inline constexpr std::uint64_t kNoOffset = std::numeric_limits<std::uint64_t>::max();
@@ -51,10 +53,10 @@ template <class T>
 using Result = tl::expected<T, Error>;
 
 // An error without an errno.
-[[nodiscard]] tl::unexpected<Error> fail(Code code, std::string message);
+[[nodiscard]] NVR_PUBLIC tl::unexpected<Error> fail(Code code, std::string message);
 
 // The one errno mapper: the canonical code for `sys_errno`, and `what` with the errno's text appended.
-[[nodiscard]] tl::unexpected<Error> fail_errno(int sys_errno, std::string_view what);
-[[nodiscard]] Code code_from_errno(int sys_errno);
+[[nodiscard]] NVR_PUBLIC tl::unexpected<Error> fail_errno(int sys_errno, std::string_view what);
+[[nodiscard]] NVR_PUBLIC Code code_from_errno(int sys_errno);
 
 }  // namespace nvr

@@ -8,12 +8,13 @@
 #include <string_view>
 
 #include "nvr/error.h"
+#include "nvr/export.h"
 
 namespace nvr {
 
 // A recording's composite id is `(stream << 32) | recording`. Its sample file is named by the composite id as
 // 16 lower-case hex digits (3/1842086 is 00000003001c1ba6); no other name can be asked for.
-struct RecordingId {
+struct NVR_PUBLIC RecordingId {
   std::uint32_t stream = 0;
   std::uint32_t recording = 0;
 
@@ -29,8 +30,8 @@ struct RecordingId {
   friend auto operator<=>(const RecordingId&, const RecordingId&) = default;
 };
 
-[[nodiscard]] std::string to_string(RecordingId id);     // "3/1842086"
-[[nodiscard]] std::string file_name_of(RecordingId id);  // "00000003001c1ba6"
+[[nodiscard]] NVR_PUBLIC std::string to_string(RecordingId id);     // "3/1842086"
+[[nodiscard]] NVR_PUBLIC std::string file_name_of(RecordingId id);  // "00000003001c1ba6"
 
 // How urgent a stream's reads are. The numbers are part of the protocol.
 enum class Priority : std::uint8_t { kLive = 0, kPlayback = 1, kExport = 2, kScrub = 3 };

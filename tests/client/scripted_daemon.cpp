@@ -1,0 +1,98 @@
+#include "tests/client/scripted_daemon.h"
+
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <array>
+
+#include "shm/clock.h"
+#include "shm/futex.h"
+#include "shm/socket.h"
+#include "tests/support/environment.h"
+#include "tests/support/wait.h"
+
+namespace nvr::test {
+namespace {
+
+std::uint64_t in_a_while_ns() {
+  return shm::now_ns() + static_cast<std::uint64_t>(std::chrono::nanoseconds(kLongEnough).count());
+}
+
+template <class T>
+T must(Result<T> result) {
+  if (!result) throw TestFailure(result.error().message);
+  return std::move(*result);
+}
+
+}  // namespace
+
+ScriptedDaemon::ScriptedDaemon()
+    : listener_(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)),
+      r_(must(shm::OwnedSegment::create(shm::SegmentKind::kRead, geometry_.read_bytes()))),
+      w_(must(shm::OwnedSegment::create(shm::SegmentKind::kWrite, geometry_.write_bytes()))),
+      doorbell_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  const shm::WritableView r(r_.mapping().data(), geometry_);
+  descriptors_.emplace(r.publication(0), r.descriptors(0), geometry_.descriptor_capacity(), shm::kFirstIndex);
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  socket().copy(address.sun_path, sizeof(address.sun_path) - 1);
+  if (bind(listener_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
+      listen(listener_.get(), 1) != 0)
+    throw TestFailure("cannot listen");
+  thread_ = std::thread([this] { greet_one(); });
+}
+
+ScriptedDaemon::~ScriptedDaemon() {
+  shutdown(listener_.get(), SHUT_RDWR);  // ends an accept() that nobody came for
+  wait_for_client();
+}
+
+void ScriptedDaemon::wait_for_client() {
+  if (thread_.joinable()) thread_.join();
+}
+
+void ScriptedDaemon::greet_one() {
+  socket_.reset(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  if (!socket_) return;
+  std::array<std::byte, 256> buffer;
+  if (!shm::wait_readable(socket_.get(), in_a_while_ns()) || !shm::receive_message(socket_.get(), buffer))
+    return;
+  shm::Welcome welcome;
+  welcome.streams = geometry_.streams;
+  welcome.slots_per_stream = geometry_.slots;
+  welcome.first_index = shm::kFirstIndex;
+  welcome.read_bytes = r_.bytes();
+  welcome.write_bytes = w_.bytes();
+  const auto r = r_.descriptor_for_client();
+  const auto w = w_.descriptor_for_client();
+  if (!r || !w || !shm::send_message(socket_.get(), welcome, std::array{r->get(), w->get(), doorbell_.get()}))
+    return;
+  if (shm::wait_readable(socket_.get(), in_a_while_ns()))  // READY
+    static_cast<void>(shm::receive_message(socket_.get(), buffer).has_value());
+}
+
+void ScriptedDaemon::publish(shm::Descriptor descriptor) {
+  wait_for_client();
+  if (descriptor.generation == 0) descriptor.generation = shm::kFirstIndex + 1;
+  descriptors_->put(descriptor);
+  descriptors_->publish();
+  shm::futex_wake_one(descriptors_->futex_word());
+}
+
+void ScriptedDaemon::corrupt_head() {
+  wait_for_client();
+  const shm::WritableView r(r_.mapping().data(), geometry_);
+  r.publication(0).head.fetch_add(geometry_.descriptor_capacity() + 1);
+}
+
+void ScriptedDaemon::say_goodbye(const std::string& text) {
+  wait_for_client();
+  shm::Goodbye goodbye;
+  goodbye.code = static_cast<std::uint32_t>(Code::kUnavailable);
+  text.copy(goodbye.text, sizeof(goodbye.text) - 1);
+  static_cast<void>(shm::send_message(socket_.get(), goodbye).has_value());
+  shutdown(socket_.get(), SHUT_RDWR);
+}
+
+}  // namespace nvr::test

@@ -1,0 +1,53 @@
+// A daemon that says what a test tells it to: one connection with one stream, served by the real handshake
+// and the real memory, without a disk. For what nvr-readerd never does. Test thread and one thread of its
+// own.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "shm/ring.h"
+#include "shm/segment.h"
+#include "shm/unique_fd.h"
+#include "tests/support/temp_dir.h"
+
+namespace nvr::test {
+
+inline constexpr std::uint32_t kScriptedSlots = 4;
+
+class ScriptedDaemon {
+ public:
+  // Listens; accepts one client and greets it, on its own thread.
+  ScriptedDaemon();
+  ~ScriptedDaemon();
+  ScriptedDaemon(const ScriptedDaemon&) = delete;
+  ScriptedDaemon& operator=(const ScriptedDaemon&) = delete;
+
+  [[nodiscard]] std::string socket() const { return root_ / "socket"; }
+  // The rest: after the client has connected.
+
+  // Publishes one descriptor, filled in with the generation of the first OPEN, unless the test has set one.
+  void publish(shm::Descriptor descriptor);
+  // Moves the head as no daemon should.
+  void corrupt_head();
+  void say_goodbye(const std::string& text);
+
+ private:
+  void greet_one();
+  void wait_for_client();
+
+  TempDir root_;
+  shm::UniqueFd listener_;
+  shm::Geometry geometry_{.streams = 1, .slots = kScriptedSlots};
+  shm::OwnedSegment r_;
+  shm::OwnedSegment w_;
+  shm::UniqueFd doorbell_;
+  std::optional<shm::DescriptorProducer> descriptors_;
+  shm::UniqueFd socket_;
+  std::thread thread_;
+};
+
+}  // namespace nvr::test
