@@ -15,12 +15,16 @@ TEST_CASE("cancel and close end a next that is blocked on a stuck disk") {
   if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
   const Site site;
   SlowDisk disk(site.directory());
-  const RecordingFile file = make_recording(disk.backing(), {1, 1}, 10 * kChunkBytes, 1);
+  // A file each: FUSE lets an open of a file wait for the reads of it.
+  std::vector<RecordingFile> files;
+  for (std::uint32_t i = 0; i < 16; ++i) {
+    files.push_back(make_recording(disk.backing(), {1, i}, 10 * kChunkBytes, i));
+    disk.stall_reads(files.back().id);
+  }
   const DaemonProcess daemon = site.start();
   Client client = connect_to(daemon, {.streams = 16, .slots_per_stream = 2});
-  disk.stall_reads(file.id);
   std::vector<Stream> streams;
-  for (int i = 0; i < 16; ++i) streams.push_back(open_stream(client, file));
+  for (const RecordingFile& file : files) streams.push_back(open_stream(client, file));
   std::atomic<int> blocking = 0;
   std::atomic<int> returned = 0;
   std::vector<Code> codes(streams.size());
@@ -35,7 +39,10 @@ TEST_CASE("cancel and close end a next that is blocked on a stuck disk") {
     });
   }
   while (blocking < 16) std::this_thread::yield();
-  REQUIRE(wait_until([&] { return client.disk_status().stuck && !client.disk_status().opening; }));
+  REQUIRE(wait_until([&] {
+    const DiskStatus disk_now = client.disk_status();
+    return disk_now.stuck && !disk_now.opening;
+  }));
   CHECK(returned == 0);
   for (std::size_t i = 0; i < streams.size(); ++i) i % 2 == 0 ? streams[i].cancel() : streams[i].close();
   for (std::thread& thread : threads) thread.join();
@@ -47,7 +54,7 @@ TEST_CASE("cancel and close end a next that is blocked on a stuck disk") {
   }
   streams.clear();
   disk.release();
-  CHECK(problem_reading(client, file) == "");
+  for (const RecordingFile& file : files) CHECK(problem_reading(client, file) == "");
 }
 
 TEST_CASE("cancel and close at random moments from another thread") {
