@@ -179,23 +179,11 @@ void IoUringEngine::submit_open(Operation& operation) {
   io_uring_sqe_set_data(&sqe, &operation);
 }
 
-// What is left of the operation, one part per run of neighbouring slots.
 void IoUringEngine::submit_read(Operation& operation) {
   Request& request = requests_[operation.index];
-  std::uint32_t count = 0;
-  for (std::uint32_t position = operation.done; position < operation.length;) {
-    const std::uint32_t in_slot = position % shm::kSlotBytes;
-    std::byte* const target = operation.targets[position / shm::kSlotBytes] + in_slot;
-    const std::uint32_t length = std::min(shm::kSlotBytes - in_slot, operation.length - position);
-    iovec* const last = count > 0 ? &request.parts[count - 1] : nullptr;
-    if (last != nullptr && static_cast<std::byte*>(last->iov_base) + last->iov_len == target)
-      last->iov_len += length;
-    else
-      request.parts[count++] = {.iov_base = target, .iov_len = length};
-    position += length;
-  }
+  const std::uint32_t count = operation.parts_left(request.parts);
   const SampleFile& file = *operation.file;
-  const std::uint64_t offset = operation.offset + operation.done;
+  const std::uint64_t offset = operation.position();
   io_uring_sqe& sqe = next_sqe();
   if (count == 1)
     io_uring_prep_read(&sqe, file.fd.get(), request.parts[0].iov_base,

@@ -1,15 +1,14 @@
 // The default engine: one operation at a time, done in reap(), at memory's speed for what is in the page
 // cache.
 //
-// What is cached is copied into the slots by a read that never waits (RWF_NOWAIT), or, on file systems that
-// have no such thing, from a mapping of the stream's range. What is not cached is brought in first by a
-// system call that waits outside mmap_lock and returns a clean EIO. So the SIGBUS guard around copies from
-// the mapping is for truncation and reclaim only. Disk thread only.
+// What is not in memory is brought in first by a system call that waits outside mmap_lock and returns a clean
+// EIO; then it is copied as everything is (page_cache.h). Disk thread only.
 #pragma once
 
 #include <deque>
 
 #include "daemon/engine.h"
+#include "daemon/page_cache.h"
 #include "shm/unique_fd.h"
 
 namespace nvr::daemon {
@@ -35,15 +34,12 @@ class MmapEngine final : public Engine {
 
   std::int64_t open(Operation& operation);
   std::int64_t read(Operation& operation);
-  static std::int64_t read_cached(const Operation& operation);
-  std::int64_t read_mapped(Operation& operation);
-  static std::int64_t copy(const SampleFile& file, std::uint64_t offset, std::span<std::byte> target);
-  static bool is_resident(SampleFile& file, std::uint64_t offset, std::uint32_t length);
   std::int64_t bring_in(SampleFile& file, std::uint64_t offset, std::uint32_t length);
 
   const SampleDir* directory_;
   int wakeups_;
   shm::UniqueFd null_;  // /dev/null: where sendfile sends what it brings in
+  PageCache cache_;
   std::deque<Operation*> submitted_;
 };
 

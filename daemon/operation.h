@@ -4,11 +4,15 @@
 // the slots it names may be touched, reused or unmapped, whatever has become of the client (invariant 5).
 #pragma once
 
+#include <sys/uio.h>
+
+#include <algorithm>
 #include <array>
 #include <boost/intrusive/list.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "daemon/sample_dir.h"
@@ -48,6 +52,31 @@ struct Operation : boost::intrusive::list_base_hook<> {
   bool finished = false;        // no longer the engine's; `error` says how it ended
   int error = 0;                // errno; 0 and done < length: the file ended
   std::uint64_t submitted_ns = 0;
+
+  // File offset of the next byte to read.
+  [[nodiscard]] std::uint64_t position() const { return offset + done; }
+  // Where the bytes from file offset `at` on go, as far as the slot reaches.
+  [[nodiscard]] std::span<std::byte> target_of(std::uint64_t at) const {
+    const auto place = static_cast<std::uint32_t>(at - offset);
+    const std::uint32_t in_slot = place % shm::kSlotBytes;
+    return {targets[place / shm::kSlotBytes] + in_slot, std::min(shm::kSlotBytes - in_slot, length - place)};
+  }
+  // Where what is left of the read goes: one part per run of slots that lie side by side. Returns how many.
+  [[nodiscard]] std::uint32_t parts_left(std::array<iovec, kMaxReadSlots>& parts) const {
+    std::uint32_t count = 0;
+    for (std::uint32_t at = done; at < length;) {
+      const std::uint32_t in_slot = at % shm::kSlotBytes;
+      std::byte* const target = targets[at / shm::kSlotBytes] + in_slot;
+      const std::uint32_t part = std::min(shm::kSlotBytes - in_slot, length - at);
+      iovec* const last = count > 0 ? &parts[count - 1] : nullptr;
+      if (last != nullptr && static_cast<std::byte*>(last->iov_base) + last->iov_len == target)
+        last->iov_len += part;
+      else
+        parts[count++] = {.iov_base = target, .iov_len = part};
+      at += part;
+    }
+    return count;
+  }
 };
 
 // The operations that can be in flight at a time; their addresses never change.

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "nvr/error.h"
@@ -15,7 +16,7 @@
 
 namespace nvr::daemon {
 
-// An open sample file: one descriptor, and in mmap mode the mapping of what a stream reads of it.
+// An open sample file: one descriptor, and perhaps a map that it shares with others that read it.
 struct SampleFile {
   shm::UniqueFd fd;
   std::uint64_t device = 0;
@@ -31,11 +32,15 @@ struct SampleFile {
   // The io_uring engine's own.
   bool extents_known = false;  // where its bytes lie on the disk has been read into memory
 
+  // The page cache's own.
+  bool is_counted = false;                  // among the readers of this recording
+  bool reads_nowait = true;                 // as far as is known, the file system has RWF_NOWAIT
+  std::shared_ptr<const shm::Mapping> map;  // of the whole file, or none
+  std::uint64_t resident_from = 0;          // pages of [resident_from, resident_until) were in memory ...
+  std::uint64_t resident_until = 0;
+  std::uint64_t resident_at_ns = 0;  // ... then
+
   // The mmap engine's own.
-  bool reads_nowait = true;          // as far as is known, the file system has RWF_NOWAIT
-  shm::Mapping mapping;              // of [begin, end), from the first read on
-  std::uint64_t resident_until = 0;  // file offset; pages before it were in the page cache at resident_at_ns
-  std::uint64_t resident_at_ns = 0;
   std::uint64_t advised_until = 0;  // file offset up to which readahead was asked for
 };
 

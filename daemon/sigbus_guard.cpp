@@ -46,7 +46,7 @@ void install_sigbus_handler() {
   sigaction(SIGBUS, &action, nullptr);
 }
 
-GuardedCopy guarded_copy(std::byte* target, std::span<const std::byte> source, const std::byte* probe,
+std::size_t guarded_copy(std::byte* target, std::span<const std::byte> source,
                          std::span<const std::byte> guarded) {
   Guard guard;
   guard.begin = guarded.data();
@@ -55,18 +55,16 @@ GuardedCopy guarded_copy(std::byte* target, std::span<const std::byte> source, c
   if (sigsetjmp(guard.resume, 0) == 0) {
     current_guard = &guard;
     memcpy(target, source.data(), source.size());
-    std::atomic_signal_fence(std::memory_order_seq_cst);  // the probe comes after the copy
-    if (probe != nullptr) static_cast<void>(*static_cast<const volatile std::byte*>(probe));
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // not before the copy is done
     current_guard = nullptr;
-    return {.copied = source.size()};
+    return source.size();
   }
   current_guard = nullptr;
   const std::byte* const page = guard.fault - reinterpret_cast<std::uintptr_t>(guard.fault) % 4096;
-  if (page >= source.data() + source.size()) return {.copied = source.size(), .probe_failed = true};
-  if (page <= source.data()) return {};
+  if (page <= source.data()) return 0;
   // memcpy need not go forwards, so what lies before the page that failed is not certain to be in the target:
   // copy it again. It gets shorter by at least a page each time.
-  return guarded_copy(target, source.first(static_cast<std::size_t>(page - source.data())), nullptr, guarded);
+  return guarded_copy(target, source.first(static_cast<std::size_t>(page - source.data())), guarded);
 }
 
 }  // namespace nvr::daemon

@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "daemon/file_maps.h"
 #include "daemon/listener.h"
 #include "daemon/sample_dir.h"
 #include "daemon/sigbus_guard.h"
@@ -78,22 +79,79 @@ TEST_CASE("sigbus guard: copies what is there, and stops at the page that is not
   const std::span<const std::byte> map(mapping->data(), mapping->size());
   std::vector<std::byte> target(3 * 4096);
 
-  auto copy = guarded_copy(target.data(), map.first(2 * 4096), map.data() + 2 * 4096, map);
-  CHECK(copy.copied == 2 * 4096);
-  CHECK_FALSE(copy.probe_failed);
+  CHECK(guarded_copy(target.data(), map.first(2 * 4096), map) == 2 * 4096);
 
   REQUIRE(ftruncate(fd.get(), 4096 + 100) == 0);
   std::fill(target.begin(), target.end(), std::byte{0});
-  copy = guarded_copy(target.data(), map, nullptr, map);
-  CHECK(copy.copied == 2 * 4096);  // the second page exists, its tail reads as zeroes
+  CHECK(guarded_copy(target.data(), map, map) ==
+        2 * 4096);  // the second page exists, its tail reads as zeroes
   CHECK(target[4096 + 99] == std::byte{'x'});
   CHECK(target[4096 + 100] == std::byte{0});
-  copy = guarded_copy(target.data(), map.first(2 * 4096), map.data() + 2 * 4096, map);
-  CHECK(copy.copied == 2 * 4096);
-  CHECK(copy.probe_failed);  // which is how those zeroes are found out
 
   REQUIRE(ftruncate(fd.get(), 0) == 0);
-  CHECK(guarded_copy(target.data(), map, nullptr, map).copied == 0);
+  CHECK(guarded_copy(target.data(), map, map) == 0);
+}
+
+TEST_CASE("file maps: many readers of a recording share a map, which does not outlive the last for long") {
+  const Scratch scratch;
+  write_file(scratch / file_name_of({1, 1}), 10 * 4096);
+  const auto dir = SampleDir::open(scratch.path);
+  REQUIRE(dir.has_value());
+  const auto open_file = [&] {
+    SampleFile file;
+    REQUIRE(dir->open_recording({1, 1}, file) == 0);
+    file.end = file.size;
+    return file;
+  };
+  FileMaps maps;
+  std::uint64_t now_ns = 1;
+  CHECK(maps.let_go_of_idle(now_ns) == -1);
+  SampleFile file = open_file();
+  for (std::uint32_t reader = 1; reader < FileMaps::kReadersBeforeMap; ++reader)
+    CHECK(maps.count_reader(file, now_ns) == nullptr);
+  file.map = maps.count_reader(file, now_ns);
+  REQUIRE(file.map != nullptr);
+  CHECK(file.map->size() == file.size);
+  CHECK(maps.count_reader(file, now_ns) == file.map);
+
+  write_file(scratch / file_name_of({1, 1}),
+             20 * 4096);  // it has grown: who reads the new end gets all of it
+  SampleFile longer = open_file();
+  longer.map = maps.count_reader(longer, now_ns);
+  REQUIRE(longer.map != nullptr);
+  CHECK(longer.map->size() == 20 * 4096);
+  CHECK(file.map->data()[0] == std::byte{'x'});  // and who has the shorter one keeps it
+
+  const std::weak_ptr<const shm::Mapping> map = longer.map;
+  now_ns += 10 * FileMaps::kLingerNs;
+  CHECK(maps.let_go_of_idle(now_ns) > 0);
+  longer.map.reset();
+  now_ns += FileMaps::kLingerNs;
+  CHECK(maps.let_go_of_idle(now_ns) > 0);
+  CHECK_FALSE(map.expired());
+  now_ns += 1;
+  CHECK(maps.let_go_of_idle(now_ns) == -1);
+  CHECK(map.expired());
+  CHECK(maps.count_reader(file, now_ns) == nullptr);  // it starts anew
+}
+
+TEST_CASE("file maps: no more than a bound, the one that was used last stays") {
+  const Scratch scratch;
+  FileMaps maps;
+  SampleFile file;
+  for (std::uint32_t i = 0; i <= FileMaps::kMaxFiles; ++i) {
+    file.inode = i;
+    CHECK(maps.count_reader(file, i + 1) == nullptr);
+  }
+  write_file(scratch / file_name_of({1, 1}), 4096);
+  file.fd.reset(open((scratch / file_name_of({1, 1})).c_str(), O_RDONLY | O_CLOEXEC));
+  file.size = file.end = 4096;
+  for (const std::uint64_t inode : {std::uint64_t{FileMaps::kMaxFiles}, std::uint64_t{0}}) {
+    file.inode = inode;
+    for (std::uint32_t reader = 2; reader < FileMaps::kReadersBeforeMap; ++reader)
+      CHECK(maps.count_reader(file, 1000) == nullptr);
+    CHECK((maps.count_reader(file, 1000) == nullptr) == (inode == 0));  // 0 was forgotten
+  }
 }
 
 TEST_CASE("sigbus guard: a SIGBUS from anywhere else still kills") {

@@ -1,0 +1,54 @@
+#include "daemon/file_maps.h"
+
+#include <algorithm>
+
+#include "daemon/sample_dir.h"
+
+namespace nvr::daemon {
+namespace {
+
+constexpr int kSweepMs = 500;
+
+}  // namespace
+
+std::shared_ptr<const shm::Mapping> FileMaps::count_reader(const SampleFile& file, std::uint64_t now_ns) {
+  let_go_of_idle(now_ns);
+  if (++entry_of(file, now_ns).readers < kReadersBeforeMap) return nullptr;
+  return map(file, now_ns).value_or(nullptr);
+}
+
+Result<std::shared_ptr<const shm::Mapping>> FileMaps::map(const SampleFile& file, std::uint64_t now_ns) {
+  Entry& entry = entry_of(file, now_ns);
+  if (entry.map == nullptr || entry.map->size() < file.end) {  // mapped before it grew
+    auto mapping = shm::Mapping::create(file.fd.get(), 0, file.size, shm::Access::kReadOnly, "a recording");
+    if (!mapping) return tl::unexpected(mapping.error());
+    entry.map = std::make_shared<const shm::Mapping>(std::move(*mapping));
+  }
+  return entry.map;
+}
+
+int FileMaps::let_go_of_idle(std::uint64_t now_ns) {
+  std::erase_if(entries_, [now_ns](Entry& entry) {
+    if (entry.map.use_count() > 1) entry.used_ns = now_ns;
+    return now_ns - entry.used_ns > kLingerNs;
+  });
+  return entries_.empty() ? -1 : kSweepMs;
+}
+
+FileMaps::Entry& FileMaps::entry_of(const SampleFile& file, std::uint64_t now_ns) {
+  auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
+    return entry.device == file.device && entry.inode == file.inode;
+  });
+  if (found == entries_.end()) {
+    if (entries_.size() == kMaxFiles)
+      entries_.erase(std::min_element(entries_.begin(), entries_.end(),
+                                      [](const Entry& a, const Entry& b) { return a.used_ns < b.used_ns; }));
+    found = entries_.insert(entries_.end(), Entry());
+    found->device = file.device;
+    found->inode = file.inode;
+  }
+  found->used_ns = now_ns;
+  return *found;
+}
+
+}  // namespace nvr::daemon

@@ -1,0 +1,131 @@
+#include "daemon/page_cache.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <array>
+
+#include "daemon/sigbus_guard.h"
+#include "shm/clock.h"
+
+namespace nvr::daemon {
+namespace {
+
+constexpr std::uint64_t kPage = 4096;
+// How far ahead one mincore() looks (512 pages, one call per 32 chunks of a hot file), and for how long its
+// answer is relied on. What is reclaimed in between costs a page fault, no more.
+constexpr std::uint64_t kResidencyWindow = 2 << 20;
+constexpr std::uint64_t kResidencyTrustNs = 10 * shm::kMillisecond;
+
+constexpr std::uint64_t page_of(std::uint64_t offset) {
+  return offset / kPage * kPage;
+}
+
+// The first offset in [offset, file.end) whose page is not in the page cache, as far as kResidencyWindow.
+std::uint64_t first_missing(const SampleFile& file, std::uint64_t offset) {
+  const std::uint64_t from = page_of(offset);
+  const std::uint64_t to = std::min(file.end, from + kResidencyWindow);
+  std::array<unsigned char, kResidencyWindow / kPage> pages;
+  if (mincore(file.map->data() + from, to - from, pages.data()) != 0) return offset;
+  const auto count = (to - from + kPage - 1) / kPage;
+  const auto* const missing =
+      std::find_if(pages.data(), pages.data() + count, [](unsigned char page) { return (page & 1) == 0; });
+  return std::clamp(from + static_cast<std::uint64_t>(missing - pages.data()) * kPage, offset, to);
+}
+
+// How far from `offset` on the file is in the page cache; `offset` itself where that cannot be told.
+std::uint64_t resident_end(SampleFile& file, std::uint64_t offset) {
+  if (!file.residency_known) return offset;  // mincore() says yes to everything for files of others
+  const std::uint64_t now = shm::now_ns();
+  const bool is_known = offset >= file.resident_from && offset < file.resident_until &&
+                        now - file.resident_at_ns <= kResidencyTrustNs;
+  if (!is_known) {
+    file.resident_from = offset;
+    file.resident_until = first_missing(file, offset);
+    file.resident_at_ns = now;
+  }
+  return file.resident_until;
+}
+
+// The file's size now, as far as this machine knows: without asking a server or the disk.
+std::int64_t size_of(const SampleFile& file) {
+  struct statx st = {};
+  if (statx(file.fd.get(), "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE, &st) != 0) return -errno;
+  return static_cast<std::int64_t>(st.stx_size);
+}
+
+}  // namespace
+
+PageCache::PageCache() {
+  install_sigbus_handler();
+}
+
+std::int64_t PageCache::read(Operation& operation) {
+  SampleFile& file = *operation.file;
+  if (!std::exchange(file.is_counted, true) && file.residency_known)
+    file.map = maps_.count_reader(file, shm::now_ns());
+  std::int64_t result = -EAGAIN;
+  if (file.reads_nowait) {
+    if (file.map != nullptr) result = read_mapped(operation, resident_end(file, operation.position()));
+    if (result == -EAGAIN) result = read_nowait(operation);
+    if (result != -EOPNOTSUPP) return result;
+    file.reads_nowait = false;
+  }
+  if (const std::int64_t mapped = map(file); mapped != 0) return mapped;
+  return read_mapped(operation, resident_end(file, operation.position()));
+}
+
+std::int64_t PageCache::read_brought_in(Operation& operation, std::uint32_t length) {
+  SampleFile& file = *operation.file;
+  if (file.reads_nowait)
+    if (const std::int64_t result = read_nowait(operation); result != -EAGAIN) return result;
+  // Reclaimed at once, or there is no telling.
+  if (const std::int64_t mapped = map(file); mapped != 0) return mapped;
+  return read_mapped(operation, operation.position() + length);
+}
+
+// Look-up and copy in one system call, and no page of the file to be mapped and unmapped.
+std::int64_t PageCache::read_nowait(Operation& operation) {
+  std::array<iovec, kMaxReadSlots> parts;
+  const std::uint32_t count = operation.parts_left(parts);
+  const ssize_t result = preadv2(operation.file->fd.get(), parts.data(), static_cast<int>(count),
+                                 static_cast<off_t>(operation.position()), RWF_NOWAIT);
+  return result < 0 ? -errno : result;
+}
+
+// Copies what lies before `end` of what is left of the read. The file's size is looked at after the copy: the
+// kernel changes it before it takes pages away or fills them with zeroes, so bytes within it are exact.
+std::int64_t PageCache::read_mapped(Operation& operation, std::uint64_t end) {
+  const SampleFile& file = *operation.file;
+  const std::uint64_t begin = operation.position();
+  end = std::min(end, operation.offset + operation.length);
+  if (end <= begin) return -EAGAIN;
+  const std::span<const std::byte> map(file.map->data(), file.map->size());
+  std::uint64_t at = begin;
+  while (at < end) {
+    const std::span<std::byte> target = operation.target_of(at);
+    const std::size_t length = std::min<std::uint64_t>(target.size(), end - at);
+    const std::size_t copied = guarded_copy(target.data(), map.subspan(at, length), map);
+    at += copied;
+    if (copied < length) break;
+  }
+  const std::int64_t size = size_of(file);
+  if (size < 0) return size;
+  const auto valid_end = std::min(at, static_cast<std::uint64_t>(size));
+  if (valid_end > begin) return static_cast<std::int64_t>(valid_end - begin);
+  return static_cast<std::uint64_t>(size) <= begin ? 0 : -EIO;
+}
+
+std::int64_t PageCache::map(SampleFile& file) {
+  if (file.map != nullptr) return 0;
+  auto mapped = maps_.map(file, shm::now_ns());
+  if (!mapped) return -mapped.error().sys_errno;
+  file.map = std::move(*mapped);
+  return 0;
+}
+
+}  // namespace nvr::daemon

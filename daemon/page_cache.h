@@ -1,0 +1,39 @@
+// What is in memory already, copied into slots without waiting for the disk: the common beginning of every
+// engine. Disk thread only.
+//
+// By a read that never waits (RWF_NOWAIT); or from a map of the file, where the file system has no such read,
+// and for files that have been mapped because they are read again and again (file_maps.h). Before a copy from
+// a map mincore() has said that the pages are there, so the SIGBUS guard around it is for truncation and
+// reclaim only.
+#pragma once
+
+#include "daemon/file_maps.h"
+#include "daemon/operation.h"
+
+namespace nvr::daemon {
+
+class PageCache {
+ public:
+  PageCache();
+
+  // Copies what is in memory of what is left of the read, up to the first page that is not. Bytes copied, at
+  // least 1; 0: the file ends there; -EAGAIN: the first page is not in memory, or nobody can tell; or another
+  // negative errno.
+  [[nodiscard]] std::int64_t read(Operation& operation);
+  // The next `length` bytes of it, which have just been brought in: now a fault is the better risk than to
+  // bring them in for ever. Bytes copied, 0, or a negative errno other than -EAGAIN.
+  [[nodiscard]] std::int64_t read_brought_in(Operation& operation, std::uint32_t length);
+
+  // To be called when the disk thread has nothing to do: gives back what is not in use. Returns after how
+  // many milliseconds to come again, or -1.
+  int rest() { return maps_.let_go_of_idle(shm::now_ns()); }
+
+ private:
+  std::int64_t read_nowait(Operation& operation);
+  std::int64_t read_mapped(Operation& operation, std::uint64_t end);
+  [[nodiscard]] std::int64_t map(SampleFile& file);
+
+  FileMaps maps_;
+};
+
+}  // namespace nvr::daemon
