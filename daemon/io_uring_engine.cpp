@@ -163,11 +163,10 @@ io_uring_sqe& IoUringEngine::next_sqe() {
 }
 
 void IoUringEngine::submit(Operation& operation) {
-  ++outstanding_;
-  if (operation.kind == Operation::Kind::kOpen)
-    submit_open(operation);
-  else
-    submit_read(operation);
+  if (operation.kind == Operation::Kind::kOpen) return submit_open(operation);
+  const std::int64_t result = cache_.read(operation);
+  if (result == -EAGAIN) return submit_read(operation);
+  ready_.push_back({.operation = &operation, .result = result});
 }
 
 void IoUringEngine::submit_open(Operation& operation) {
@@ -177,6 +176,7 @@ void IoUringEngine::submit_open(Operation& operation) {
   io_uring_sqe& sqe = next_sqe();
   io_uring_prep_openat2(&sqe, directory_->fd(), request.name.data(), &how_);
   io_uring_sqe_set_data(&sqe, &operation);
+  ++outstanding_;
 }
 
 void IoUringEngine::submit_read(Operation& operation) {
@@ -195,6 +195,7 @@ void IoUringEngine::submit_read(Operation& operation) {
       !file.extents_known && !is_cached(file.fd.get(), offset, operation.length - operation.done);
   if (request.reads_extents) io_uring_sqe_set_flags(&sqe, IOSQE_ASYNC);
   io_uring_sqe_set_data(&sqe, &operation);
+  ++outstanding_;
 }
 
 void IoUringEngine::close(std::unique_ptr<SampleFile> file) {
@@ -217,6 +218,8 @@ void IoUringEngine::watch_doorbells() {
 std::size_t IoUringEngine::reap(std::span<Completion> completions) {
   if (outstanding_ > 0 || io_uring_sq_ready(&ring_) > 0) io_uring_submit_and_get_events(&ring_);
   std::size_t count = 0;
+  for (; count < completions.size() && !ready_.empty(); ready_.pop_front())
+    completions[count++] = ready_.front();
   io_uring_cqe* cqe = nullptr;
   while (count < completions.size() && io_uring_peek_cqe(&ring_, &cqe) == 0) {
     void* const data = io_uring_cqe_get_data(cqe);
@@ -247,6 +250,8 @@ std::int64_t IoUringEngine::finish(Operation& operation, std::int64_t result) co
 }
 
 void IoUringEngine::wait(int timeout_ms) {
+  const int rest_ms = cache_.rest();
+  if (rest_ms >= 0) timeout_ms = timeout_ms < 0 ? rest_ms : std::min(timeout_ms, rest_ms);
   io_uring_cqe* cqe = nullptr;
   if (timeout_ms < 0) {
     io_uring_submit_and_wait(&ring_, 1);

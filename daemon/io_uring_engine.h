@@ -1,7 +1,8 @@
 // The io_uring engine: many operations in flight, reads landing in the clients' slots without a copy in user
 // space, opens and closes through the ring as well, so that one bad sector holds up no other stream. The disk
-// thread sleeps only inside io_uring_enter; the ring itself watches the doorbells. Disk thread only: the ring
-// is created in it.
+// thread sleeps only inside io_uring_enter; the ring itself watches the doorbells. What is in memory already
+// does not go through the ring: it is copied at once (page_cache.h). Disk thread only: the ring is created in
+// it.
 //
 // An operation in flight cannot be cancelled, and the kernel may write to its slots until it completes. So
 // nothing here ever gives up on one: who wants to be rid of it waits for its completion (invariant 5).
@@ -11,9 +12,11 @@
 #include <linux/openat2.h>
 
 #include <array>
+#include <deque>
 #include <vector>
 
 #include "daemon/engine.h"
+#include "daemon/page_cache.h"
 
 namespace nvr::daemon {
 
@@ -58,7 +61,9 @@ class IoUringEngine final : public Engine {
   open_how how_ = {};
   io_uring ring_ = {};
   bool is_set_up_ = false;
+  PageCache cache_;
   std::vector<Request> requests_;  // by Operation::index
+  std::deque<Completion> ready_;   // done without the ring
   std::uint32_t outstanding_ = 0;  // completions that are still to come, but for the doorbells'
 };
 

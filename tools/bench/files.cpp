@@ -2,11 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <numeric>
+#include <thread>
 
 #include "shm/unique_fd.h"
 
@@ -14,6 +17,7 @@ namespace nvr::bench {
 namespace {
 
 constexpr std::size_t kLineBytes = 64;
+constexpr auto kDropTimeout = std::chrono::seconds(30);
 
 // Two seconds of a camera at 4 Mbit/s and 30 frames a second, written frame by frame as recorders do: a key
 // frame and 59 others. It matters: the kernel keeps what came in small writes in small folios.
@@ -48,6 +52,20 @@ Result<void> write_frames(int fd, std::span<const std::byte> group, const std::s
   return {};
 }
 
+// True when nothing of the file is left in the page cache.
+Result<bool> drop(const std::string& path, std::uint64_t bytes) {
+  const shm::UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return fail_errno(errno, "cannot open " + path);
+  posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED);
+  void* const map = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd.get(), 0);
+  if (map == MAP_FAILED) return fail_errno(errno, "cannot map " + path);
+  std::vector<unsigned char> pages((bytes + 4095) / 4096);
+  const bool looked = mincore(map, bytes, pages.data()) == 0;
+  munmap(map, bytes);
+  if (!looked) return fail_errno(errno, "cannot look at what is in memory of " + path);
+  return std::none_of(pages.begin(), pages.end(), [](unsigned char page) { return (page & 1) != 0; });
+}
+
 }  // namespace
 
 std::uint64_t sum_of_lines(std::span<const std::byte> bytes) {
@@ -68,6 +86,22 @@ Result<FileSet> FileSet::create(const std::filesystem::path& directory, FileShap
   for (std::size_t file = 0; file < shape.count; ++file)
     if (auto written = files.write_file(file); !written) return tl::unexpected(written.error());
   return files;
+}
+
+Result<void> FileSet::drop_from_cache() const {
+  const auto give_up = std::chrono::steady_clock::now() + kDropTimeout;
+  for (std::size_t file = 0; file < shape_.count;) {
+    const auto dropped = drop(path(file), shape_.bytes);
+    if (!dropped) return tl::unexpected(dropped.error());
+    if (*dropped) {
+      ++file;
+      continue;
+    }
+    if (std::chrono::steady_clock::now() > give_up)
+      return fail(Code::kUnavailable, "somebody keeps " + path(file) + " in memory");
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  return {};
 }
 
 RecordingId FileSet::id(std::size_t file) const {

@@ -28,6 +28,10 @@ class FileSet {
   // disturb what is measured.
   [[nodiscard]] static Result<FileSet> create(const std::filesystem::path& directory, FileShape shape);
 
+  // Drops every page of the files from the page cache. Waits for those that others have mapped or locked, for
+  // some seconds; then it is an error.
+  [[nodiscard]] Result<void> drop_from_cache() const;
+
   [[nodiscard]] std::size_t count() const { return shape_.count; }
   [[nodiscard]] std::uint64_t file_bytes() const { return shape_.bytes; }
   [[nodiscard]] const std::filesystem::path& directory() const { return directory_; }

@@ -2,51 +2,20 @@
 // the consumer. Systems take turns (A B C A B C ...), so that whatever else the machine does hits all of
 // them.
 #include <fmt/format.h>
-#include <sys/utsname.h>
 
-#include <algorithm>
 #include <array>
-#include <thread>
 
-#include "tools/bench/measure.h"
-#include "tools/bench/scenario.h"
+#include "tools/bench/compare.h"
 #include "tools/bench/scratch.h"
 
 namespace nvr::bench {
 namespace {
 
-using MakeSystem = Result<std::unique_ptr<System>> (*)(const SystemSetup&);
-using Systems = std::vector<std::unique_ptr<System>>;
-
-constexpr std::array<MakeSystem, 4> kSystems = {make_pread_system, make_seed_system, make_unix_socket_system,
-                                                make_nvr_mmap_system};
+constexpr std::array<MakeSystem, 5> kSystems = {make_pread_system, make_seed_system, make_unix_socket_system,
+                                                make_nvr_mmap_system, make_nvr_io_uring_system};
 constexpr std::array<std::size_t, 3> kStreamCounts = {1, 4, 16};
 constexpr std::size_t kLeastOpens = 420;  // of each system, over all rounds
 constexpr auto kOpenPause = std::chrono::milliseconds(1);
-
-// Everything that was measured of one system with one number of streams.
-struct Samples {
-  std::vector<double> gb_per_s;
-  std::vector<double> cpu_s_per_gb;
-  std::vector<double> chunks_per_s;
-  std::vector<double> open_us;
-
-  void add(const Flow& flow) {
-    gb_per_s.push_back(flow.gb_per_s);
-    cpu_s_per_gb.push_back(flow.cpu_s_per_gb);
-    chunks_per_s.push_back(flow.chunks_per_s);
-  }
-};
-
-Result<Systems> make_systems(const SystemSetup& setup) {
-  Systems systems;
-  for (const MakeSystem make : kSystems) {
-    auto system = make(setup);
-    if (!system) return tl::unexpected(system.error());
-    systems.push_back(std::move(*system));
-  }
-  return systems;
-}
 
 // Every system once, not recorded: pages are in the cache, buffers and slots have been touched.
 Result<void> warm_up(const Systems& systems, const FileSet& files) {
@@ -61,10 +30,9 @@ Result<void> run_round(const Systems& systems, const FileSet& files, std::size_t
                        const BenchOptions& options, std::vector<Samples>& samples) {
   for (std::size_t i = 0; i < systems.size(); ++i) {
     if (interrupted()) return fail(Code::kCancelled, "interrupted");
-    const auto flow = measure_flow(*systems[i], files,
-                                   {.streams = streams,
-                                    .consumers = options.thread_per_stream ? streams : 1,
-                                    .at_least = options.run_time});
+    const auto flow = measure_flow(
+        *systems[i], files,
+        {.streams = streams, .consumers = options.one_consumer ? 1 : streams, .at_least = options.run_time});
     if (!flow) return tl::unexpected(flow.error());
     samples[i].add(*flow);
   }
@@ -78,62 +46,46 @@ Result<void> run_round(const Systems& systems, const FileSet& files, std::size_t
   return {};
 }
 
-Row to_row(const System& system, std::size_t streams, const Samples& samples) {
-  Row row = {.scenario = "hot",
-             .system = std::string(system.name()),
-             .streams = streams,
-             .gb_per_s = spread_of(samples.gb_per_s),
-             .cpu_s_per_gb = spread_of(samples.cpu_s_per_gb),
-             .ops_per_s = spread_of(samples.chunks_per_s),
-             .open = std::nullopt};
-  if (!samples.open_us.empty())
-    row.open = Latency{.p50_us = percentile_of(samples.open_us, 0.5),
-                       .p99_us = percentile_of(samples.open_us, 0.99)};
-  return row;
-}
-
-double ratio(double value, double reference) {
-  return reference > 0 ? value / reference : 0;
-}
-
-std::vector<Target> targets_of(const std::vector<Row>& rows, const std::string& system) {
-  std::vector<Target> targets;
+void add_targets(const std::vector<Row>& rows, const std::string& system, std::vector<Target>& targets) {
   for (const std::size_t streams : kStreamCounts) {
     const Row* const ours = find_row(rows, system, streams);
+    const Row* const mmap = find_row(rows, "nvr_mmap", streams);
     const Row* const pread = find_row(rows, "pread", streams);
     const Row* const seed = find_row(rows, "seed", streams);
-    if (ours == nullptr || pread == nullptr || seed == nullptr) continue;
-    const auto add = [&](std::string_view what, double value, double reference, bool at_least, double bound,
-                         bool strict = false) {
-      targets.push_back(
-          {.what = fmt::format("{:>2} stream{} {} {}", streams, streams == 1 ? ": " : "s:", system, what),
-           .ratio = ratio(value, reference),
-           .at_least = at_least,
-           .bound = bound,
-           .strict = strict});
+    if (ours == nullptr || mmap == nullptr || pread == nullptr || seed == nullptr) continue;
+    const auto at_least = [&](std::string_view what, double value, double reference, double bound) {
+      targets.push_back({.what = name_of_target(streams, system, what),
+                         .ratio = ratio_of(value, reference),
+                         .at_least = true,
+                         .bound = bound});
     };
-    if (streams == 1) add("GB/s / pread", ours->gb_per_s.median, pread->gb_per_s.median, true, 1);
-    if (streams == 1) add("GB/s / seed", ours->gb_per_s.median, seed->gb_per_s.median, true, 10);
-    if (streams == 16) add("GB/s / seed", ours->gb_per_s.median, seed->gb_per_s.median, true, 3);
-    add("CPU s/GB / pread", ours->cpu_s_per_gb.median, pread->cpu_s_per_gb.median, false, 1.6);
-    add("CPU s/GB / seed", ours->cpu_s_per_gb.median, seed->cpu_s_per_gb.median, false, 1, true);
+    const auto at_most = [&](std::string_view what, double value, double reference, double bound,
+                             bool strict = false) {
+      targets.push_back({.what = name_of_target(streams, system, what),
+                         .ratio = ratio_of(value, reference),
+                         .at_least = false,
+                         .bound = bound,
+                         .strict = strict});
+    };
+    if (streams == 1) at_least("GB/s / pread", ours->gb_per_s.median, pread->gb_per_s.median, 1);
+    if (streams == 1) at_least("GB/s / seed", ours->gb_per_s.median, seed->gb_per_s.median, 10);
+    if (streams == 16) at_least("GB/s / seed", ours->gb_per_s.median, seed->gb_per_s.median, 3);
+    at_most("CPU s/GB / pread", ours->cpu_s_per_gb.median, pread->cpu_s_per_gb.median, 1.6);
+    at_most("CPU s/GB / seed", ours->cpu_s_per_gb.median, seed->cpu_s_per_gb.median, 1, true);
+    if (ours != mmap)
+      at_most("CPU s/GB / nvr_mmap", ours->cpu_s_per_gb.median, mmap->cpu_s_per_gb.median, 1.3);
     if (ours->open && seed->open)
-      add("open to first chunk, p50 / seed", ours->open->p50_us, seed->open->p50_us, false, 2);
+      at_most("open to first chunk, p50 / seed", ours->open->p50_us, seed->open->p50_us, 2);
   }
-  return targets;
 }
 
 void print_heading(const BenchOptions& options) {
-  utsname machine = {};
-  uname(&machine);
   fmt::print(
-      "hot: {} files of {} MiB in the page cache, {} rounds, {} CPUs, Linux {}\n"
+      "hot: {} files of {} MiB in the page cache, {} rounds, {}\n"
       "     {}, every cache line read; CPU is of all processes together;\n"
       "     open: from open() to the bytes of the first chunk, everybody asleep before\n\n",
-      options.files.count, options.files.bytes >> 20, options.rounds, std::thread::hardware_concurrency(),
-      machine.release,
-      options.thread_per_stream ? "a consumer thread for each stream"
-                                : "one consumer thread, streams in turn");
+      options.files.count, options.files.bytes >> 20, options.rounds, describe_machine(),
+      options.one_consumer ? "one consumer thread, streams in turn" : "a consumer thread for each stream");
   std::fflush(stdout);
 }
 
@@ -149,7 +101,8 @@ Result<Findings> run_hot(const BenchOptions& options) {
   print_heading(options);
   const auto files = FileSet::create(recordings, options.files);
   if (!files) return tl::unexpected(files.error());
-  const auto systems = make_systems({.files = *files, .scratch = scratch->path(), .daemon = options.daemon});
+  const auto systems =
+      make_systems(kSystems, {.files = *files, .scratch = scratch->path(), .daemon = options.daemon});
   if (!systems) return tl::unexpected(systems.error());
   if (auto warm = warm_up(*systems, *files); !warm) return tl::unexpected(warm.error());
 
@@ -162,9 +115,10 @@ Result<Findings> run_hot(const BenchOptions& options) {
       if (auto done = run_round(*systems, *files, streams, options, samples); !done)
         return tl::unexpected(done.error());
     for (std::size_t i = 0; i < systems->size(); ++i)
-      findings.rows.push_back(to_row(*(*systems)[i], streams, samples[i]));
+      findings.rows.push_back(to_row("hot", (*systems)[i]->name(), streams, samples[i]));
   }
-  findings.targets = targets_of(findings.rows, "nvr_mmap");
+  for (const char* const system : {"nvr_mmap", "nvr_io_uring"})
+    add_targets(findings.rows, system, findings.targets);
   const auto foreign_cpus = foreign->cpus();
   if (!foreign_cpus) return tl::unexpected(foreign_cpus.error());
   findings.foreign_cpus = *foreign_cpus;

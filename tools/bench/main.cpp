@@ -17,23 +17,22 @@ struct Scenario {
   Result<Findings> (*run)(const BenchOptions&);
 };
 
-constexpr std::array kScenarios = {Scenario{"hot", run_hot}};
+constexpr std::array kScenarios = {Scenario{"hot", run_hot}, Scenario{"cold", run_cold}};
 
-constexpr const char* kHelp =
-    "Scenarios:\n"
-    "  hot   recordings in the page cache: GB/s and CPU seconds per GB with 1, 4 and 16 streams, and the "
-    "time\n"
-    "        from open to the bytes of the first chunk (1 stream, 64 KiB, everybody asleep before)\n"
-    "Systems:\n"
-    "  pread        one thread, 64 KiB at a time, page cache to buffer\n"
-    "  seed         in-process reader thread: mmap + MADV_SEQUENTIAL, one outstanding chunk per stream, a "
-    "fresh\n"
-    "               buffer for each chunk, handed over through mutex and condition variable\n"
-    "  unix_socket  another process that sends the bytes, a stream socket for each stream\n"
-    "  nvr_mmap     nvr-readerd --engine mmap and its client library\n"
-    "All streams of a system are taken from by one consumer thread, in turn, a chunk each; it reads every "
-    "cache\n"
-    "line of what it gets, and the bytes are checked. Systems take turns; figures are medians of the rounds.";
+constexpr const char* kHelp = R"(Scenarios:
+  hot   recordings in the page cache: GB/s and CPU seconds per GB with 1, 4 and 16 streams, and the time
+        from open to the bytes of the first chunk (1 stream, 64 KiB, everybody asleep before)
+  cold  recordings on the disk only (dropped from the page cache before each measurement), 1 and 16 streams
+Systems:
+  pread         64 KiB at a time, page cache to buffer, by the consumer itself
+  seed          in-process reader thread: mmap + MADV_SEQUENTIAL, one outstanding chunk per stream, a fresh
+                buffer for each chunk, handed over through mutex and condition variable
+  unix_socket   another process that sends the bytes, a stream socket for each stream (hot)
+  nvr_mmap      nvr-readerd --engine mmap and its client library
+  nvr_io_uring  the same with --engine io_uring
+  fio           fio's io_uring engine on the same files, 64 KiB reads, 16 in flight, if fio is installed (cold)
+A consumer thread for each stream reads every cache line of what it gets, and the bytes are checked.
+Recordings are written frame by frame, as recorders do. Systems take turns; figures are medians of the rounds.)";
 
 constexpr double kQuietCpus = 0.1;  // what others may use without being noticed
 
@@ -83,8 +82,8 @@ int run(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--daemon", options.daemon,
                  "nvr-readerd to run (default: of the same build or installation)");
-  app.add_flag("--thread-per-stream", options.thread_per_stream,
-               "A consumer thread for each stream, instead of one for all");
+  app.add_flag("--one-consumer", options.one_consumer,
+               "One consumer thread that takes from all streams in turn, instead of one for each");
   app.add_option("--file-mib", file_mib, "Size of each of the 16 files")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();

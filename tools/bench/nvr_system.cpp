@@ -1,5 +1,5 @@
-// "nvr_mmap": this project. A real nvr-readerd with the given engine, and its client library in the consumer:
-// one connection of 16 streams x 32 slots for everything.
+// "nvr_mmap" and "nvr_io_uring": this project. A real nvr-readerd with the given engine, and its client
+// library in the consumer: one connection of 16 streams x 32 slots for everything.
 #include <array>
 #include <optional>
 
@@ -65,6 +65,9 @@ Result<std::unique_ptr<System>> make_nvr_system(const SystemSetup& setup, const 
 
 Result<std::unique_ptr<System>> make_nvr_mmap_system(const SystemSetup& setup) {
   return make_nvr_system(setup, "mmap");
+}
+Result<std::unique_ptr<System>> make_nvr_io_uring_system(const SystemSetup& setup) {
+  return make_nvr_system(setup, "io_uring");
 }
 
 }  // namespace nvr::bench

@@ -17,7 +17,7 @@ struct BenchOptions {
   std::filesystem::path daemon;     // nvr-readerd
   std::size_t rounds = 7;
   std::chrono::milliseconds run_time{200};  // of one measurement, at least
-  bool thread_per_stream = false;           // otherwise one consumer thread takes from all streams in turn
+  bool one_consumer = false;                // takes from all streams in turn; otherwise a thread for each
   FileShape files;
 };
 
@@ -30,6 +30,9 @@ struct Findings {
 
 // Cached recordings.
 [[nodiscard]] Result<Findings> run_hot(const BenchOptions& options);
+
+// Recordings that are on the disk only.
+[[nodiscard]] Result<Findings> run_cold(const BenchOptions& options);
 
 // Somebody pressed ^C: a scenario gives up between two measurements, so that nothing is left behind.
 [[nodiscard]] bool interrupted();

@@ -66,5 +66,6 @@ struct SystemSetup {
 [[nodiscard]] Result<std::unique_ptr<System>> make_seed_system(const SystemSetup& setup);
 [[nodiscard]] Result<std::unique_ptr<System>> make_unix_socket_system(const SystemSetup& setup);
 [[nodiscard]] Result<std::unique_ptr<System>> make_nvr_mmap_system(const SystemSetup& setup);
+[[nodiscard]] Result<std::unique_ptr<System>> make_nvr_io_uring_system(const SystemSetup& setup);
 
 }  // namespace nvr::bench
