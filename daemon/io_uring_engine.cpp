@@ -164,7 +164,7 @@ io_uring_sqe& IoUringEngine::next_sqe() {
 
 void IoUringEngine::submit(Operation& operation) {
   if (operation.kind == Operation::Kind::kOpen) return submit_open(operation);
-  const std::int64_t result = cache_.read(operation);
+  const std::int64_t result = cache_.read_hot(operation);
   if (result == -EAGAIN) return submit_read(operation);
   ready_.push_back({.operation = &operation, .result = result});
 }

@@ -1,8 +1,8 @@
 // The io_uring engine: many operations in flight, reads landing in the clients' slots without a copy in user
 // space, opens and closes through the ring as well, so that one bad sector holds up no other stream. The disk
-// thread sleeps only inside io_uring_enter; the ring itself watches the doorbells. What is in memory already
-// does not go through the ring: it is copied at once (page_cache.h). Disk thread only: the ring is created in
-// it.
+// thread sleeps only inside io_uring_enter; the ring itself watches the doorbells. A recording that is
+// read again and again is copied from its map as far as it is in memory (page_cache.h). Disk thread only: the
+// ring is created in it.
 //
 // An operation in flight cannot be cancelled, and the kernel may write to its slots until it completes. So
 // nothing here ever gives up on one: who wants to be rid of it waits for its completion (invariant 5).

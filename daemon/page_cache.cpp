@@ -65,17 +65,22 @@ PageCache::PageCache() {
 }
 
 std::int64_t PageCache::read(Operation& operation) {
+  if (const std::int64_t result = read_hot(operation); result != -EAGAIN) return result;
   SampleFile& file = *operation.file;
-  if (!std::exchange(file.is_counted, true) && file.residency_known)
-    file.map = maps_.count_reader(file, shm::now_ns());
-  std::int64_t result = -EAGAIN;
   if (file.reads_nowait) {
-    if (file.map != nullptr) result = read_mapped(operation, resident_end(file, operation.position()));
-    if (result == -EAGAIN) result = read_nowait(operation);
+    const std::int64_t result = read_nowait(operation);
     if (result != -EOPNOTSUPP) return result;
     file.reads_nowait = false;
   }
   if (const std::int64_t mapped = map(file); mapped != 0) return mapped;
+  return read_mapped(operation, resident_end(file, operation.position()));
+}
+
+std::int64_t PageCache::read_hot(Operation& operation) {
+  SampleFile& file = *operation.file;
+  if (!std::exchange(file.is_counted, true) && file.residency_known)
+    file.map = maps_.count_reader(file, shm::now_ns());
+  if (file.map == nullptr) return -EAGAIN;
   return read_mapped(operation, resident_end(file, operation.position()));
 }
 

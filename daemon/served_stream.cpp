@@ -21,6 +21,8 @@ using shm::kSlotBytes;
 
 // One on the disk and one queued; a stream that is stuck takes no more of the engine than that.
 constexpr std::uint32_t kMaxOperationsInFlight = 2;
+// A stream's first read is short, so that its first chunk is soon there; the next are as many times longer.
+constexpr std::uint32_t kRampFactor = 4;
 
 constexpr std::uint64_t bit(std::uint32_t slot) {
   return std::uint64_t{1} << slot;
@@ -103,8 +105,14 @@ bool ServedStream::take_credit() {
 }
 
 void ServedStream::reschedule() {
-  if (state_ != State::kReading || next_ >= file_->end || in_flight_ >= kMaxOperationsInFlight) return;
+  if (state_ != State::kReading || next_ >= file_->end || in_flight_ >= allowed_in_flight()) return;
   context_->scheduler.enqueue(*this, free_ != 0 ? Scheduler::Place::kRead : Scheduler::Place::kStarved);
+}
+
+// The first read alone: two that start at the same time can come to the disk in the wrong order, and then the
+// kernel does not see that they are sequential.
+std::uint32_t ServedStream::allowed_in_flight() const {
+  return first_published_ ? kMaxOperationsInFlight : 1;
 }
 
 void ServedStream::prepare(Operation& operation, std::uint64_t now_ns) {
@@ -122,7 +130,7 @@ void ServedStream::prepare(Operation& operation, std::uint64_t now_ns) {
   const std::uint64_t left = file_->end - next_;
   const auto slots = static_cast<std::uint32_t>(std::min<std::uint64_t>(
       {static_cast<std::uint64_t>(std::popcount(free_)), ramp_, (left + kSlotBytes - 1) / kSlotBytes}));
-  ramp_ = std::min(2 * ramp_, context_->engine.read_slots());
+  ramp_ = std::min(kRampFactor * ramp_, context_->engine.read_slots());
   operation.kind = Operation::Kind::kRead;
   operation.file = file_.get();
   operation.offset = next_;

@@ -75,6 +75,7 @@ class ServedStream : public Schedulable {
     kEnding,  // `terminal_` is decided and waits for what is in flight
   };
 
+  [[nodiscard]] std::uint32_t allowed_in_flight() const;
   void on_opened(Operation& operation);
   void publish_complete_slots(Operation& operation);
   void publish_in_order();
@@ -100,7 +101,7 @@ class ServedStream : public Schedulable {
   std::uint64_t opened_ns_ = 0;  // when OPEN was taken
   std::unique_ptr<SampleFile> file_;
   std::uint64_t next_ = 0;       // offset of the next read
-  std::uint32_t ramp_ = 1;       // slots that the next read may fill: 1, 2, 4, ... Engine::read_slots()
+  std::uint32_t ramp_ = 1;       // slots that the next read may fill: 1, 4, 16, ... Engine::read_slots()
   std::uint32_t in_flight_ = 0;  // operations with the engine
   bool first_published_ = false;
   boost::intrusive::list<Operation, boost::intrusive::constant_time_size<false>> reads_;  // in file order
