@@ -163,10 +163,12 @@ io_uring_sqe& IoUringEngine::next_sqe() {
 }
 
 void IoUringEngine::submit(Operation& operation) {
-  if (operation.kind == Operation::Kind::kOpen) return submit_open(operation);
-  const std::int64_t result = cache_.read_hot(operation);
-  if (result == -EAGAIN) return submit_read(operation);
-  ready_.push_back({.operation = &operation, .result = result});
+  if (operation.kind == Operation::Kind::kOpen)
+    submit_open(operation);
+  else if (cache_.is_hot(*operation.file))
+    hot_.push_back(&operation);
+  else
+    submit_read(operation);
 }
 
 void IoUringEngine::submit_open(Operation& operation) {
@@ -218,8 +220,16 @@ void IoUringEngine::watch_doorbells() {
 std::size_t IoUringEngine::reap(std::span<Completion> completions) {
   if (outstanding_ > 0 || io_uring_sq_ready(&ring_) > 0) io_uring_submit_and_get_events(&ring_);
   std::size_t count = 0;
-  for (; count < completions.size() && !ready_.empty(); ready_.pop_front())
-    completions[count++] = ready_.front();
+  if (!hot_.empty() &&
+      !completions.empty()) {  // one a call: its reader shall not wait for the next one's copy
+    Operation& operation = *hot_.front();
+    hot_.pop_front();
+    const std::int64_t result = cache_.read_hot(operation);
+    if (result == -EAGAIN)
+      submit_read(operation);
+    else
+      completions[count++] = {.operation = &operation, .result = result};
+  }
   io_uring_cqe* cqe = nullptr;
   while (count < completions.size() && io_uring_peek_cqe(&ring_, &cqe) == 0) {
     void* const data = io_uring_cqe_get_data(cqe);

@@ -63,7 +63,7 @@ class IoUringEngine final : public Engine {
   bool is_set_up_ = false;
   PageCache cache_;
   std::vector<Request> requests_;  // by Operation::index
-  std::deque<Completion> ready_;   // done without the ring
+  std::deque<Operation*> hot_;     // reads that are tried without the ring first
   std::uint32_t outstanding_ = 0;  // completions that are still to come, but for the doorbells'
 };
 

@@ -65,8 +65,9 @@ PageCache::PageCache() {
 }
 
 std::int64_t PageCache::read(Operation& operation) {
-  if (const std::int64_t result = read_hot(operation); result != -EAGAIN) return result;
   SampleFile& file = *operation.file;
+  if (is_hot(file))
+    if (const std::int64_t result = read_hot(operation); result != -EAGAIN) return result;
   if (file.reads_nowait) {
     const std::int64_t result = read_nowait(operation);
     if (result != -EOPNOTSUPP) return result;
@@ -76,12 +77,14 @@ std::int64_t PageCache::read(Operation& operation) {
   return read_mapped(operation, resident_end(file, operation.position()));
 }
 
-std::int64_t PageCache::read_hot(Operation& operation) {
-  SampleFile& file = *operation.file;
+bool PageCache::is_hot(SampleFile& file) {
   if (!std::exchange(file.is_counted, true) && file.residency_known)
     file.map = maps_.count_reader(file, shm::now_ns());
-  if (file.map == nullptr) return -EAGAIN;
-  return read_mapped(operation, resident_end(file, operation.position()));
+  return file.map != nullptr;
+}
+
+std::int64_t PageCache::read_hot(Operation& operation) {
+  return read_mapped(operation, resident_end(*operation.file, operation.position()));
 }
 
 std::int64_t PageCache::read_brought_in(Operation& operation, std::uint32_t length) {

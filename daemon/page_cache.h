@@ -20,9 +20,10 @@ class PageCache {
   // least 1; 0: the file ends there; -EAGAIN: the first page is not in memory, or nobody can tell; or another
   // negative errno.
   [[nodiscard]] std::int64_t read(Operation& operation);
-  // The same, of a file that is mapped because it is read again and again; else -EAGAIN. For an engine whose
-  // own reads do not wait for what is in memory either.
-  [[nodiscard]] std::int64_t read_hot(Operation& operation);
+  // The same, of files that are mapped because they are read again and again: for an engine whose own reads
+  // do not wait for what is in memory either. Precondition of read_hot(): is_hot().
+  [[nodiscard]] bool is_hot(SampleFile& file);
+  [[nodiscard]] static std::int64_t read_hot(Operation& operation);
   // The next `length` bytes of it, which have just been brought in: now a fault is the better risk than to
   // bring them in for ever. Bytes copied, 0, or a negative errno other than -EAGAIN.
   [[nodiscard]] std::int64_t read_brought_in(Operation& operation, std::uint32_t length);
@@ -32,8 +33,8 @@ class PageCache {
   int rest() { return maps_.let_go_of_idle(shm::now_ns()); }
 
  private:
-  std::int64_t read_nowait(Operation& operation);
-  std::int64_t read_mapped(Operation& operation, std::uint64_t end);
+  static std::int64_t read_nowait(Operation& operation);
+  static std::int64_t read_mapped(Operation& operation, std::uint64_t end);
   [[nodiscard]] std::int64_t map(SampleFile& file);
 
   FileMaps maps_;
