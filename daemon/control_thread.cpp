@@ -146,6 +146,8 @@ std::optional<Error> ControlThread::take_mail() {
       return failed->error;
     } else if (const auto* const detached = std::get_if<Detached>(&*message)) {
       peers_->on_detached(*detached->connection);
+    } else if (const auto* const note = std::get_if<EngineNote>(&*message)) {
+      spdlog::warn("{}", note->text);
     } else if (const auto* const violation = std::get_if<Violation>(&*message)) {
       peers_->on_violation(*violation->connection, violation->offence);
     } else if (const auto* const slow = std::get_if<SlowOperationEnded>(&*message)) {

@@ -286,6 +286,7 @@ bool DiskThread::reap_completions() {
   std::array<Completion, kMaxOperations> completions;
   const std::size_t count = engine_->reap(completions);
   for (std::size_t i = 0; i < count; ++i) complete(completions[i]);
+  if (auto note = engine_->take_note()) tell(EngineNote{std::move(*note)});
   if (count > 0) {
     finish_detaching();
     update_activity();

@@ -67,8 +67,11 @@ struct SlowOperationEnded {
   shm::OldestOperation operation;
   std::uint64_t duration_ns = 0;
 };
+struct EngineNote {  // for the log
+  std::string text;
+};
 using FromDisk = std::variant<std::monostate, DirectoryOpened, DirectoryMissing, StartFailed, Detached,
-                              Violation, SlowOperationEnded>;
+                              Violation, SlowOperationEnded, EngineNote>;
 
 class DiskThread {
  public:

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "daemon/operation.h"
@@ -35,6 +36,11 @@ class Engine {
   // The most slots that one read may fill, at most kMaxReadSlots. What is read is published when all of it is
   // there.
   [[nodiscard]] virtual std::uint32_t read_slots() const = 0;
+
+  // Does it read past the page cache (CachePolicy::kDirect)?
+  [[nodiscard]] virtual bool reads_direct() const { return false; }
+  // What the log should say, once.
+  [[nodiscard]] virtual std::optional<std::string> take_note() { return std::nullopt; }
 
   // Hands an operation over. Never fails: what goes wrong is its completion.
   virtual void submit(Operation& operation) = 0;

@@ -3,11 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
+#include <utility>
 
 #include "shm/clock.h"
 
@@ -53,22 +53,6 @@ Result<void> refuse(int error, const char* what) {
   auto refused = fail_errno(error, std::string("io_uring does not work here: ") + what);
   refused.value().message += "; " + remedy_for(error);
   return refused;
-}
-
-// Is all of [offset, offset + length) in the page cache? No, where the kernel does not say (cachestat:
-// Linux 6.5).
-bool is_cached(int fd, std::uint64_t offset, std::uint64_t length) {
-#ifndef SYS_cachestat
-  constexpr long SYS_cachestat = 451;
-#endif
-  struct {
-    std::uint64_t offset, length;
-  } range = {offset, length};
-  struct {
-    std::uint64_t cached, dirty, writeback, evicted, recently_evicted;
-  } pages = {};
-  if (syscall(SYS_cachestat, fd, &range, &pages, 0) != 0) return false;
-  return pages.cached >= (offset + length + 4095) / 4096 - offset / 4096;
 }
 
 }  // namespace
@@ -175,13 +159,22 @@ void IoUringEngine::submit_open(Operation& operation) {
   Request& request = requests_[operation.index];
   request.name = {};
   file_name_of(operation.recording).copy(request.name.data(), request.name.size() - 1);
+  request.how = how_;
+  if (operation.cache == CachePolicy::kDirect) request.how.flags |= O_DIRECT;
   io_uring_sqe& sqe = next_sqe();
-  io_uring_prep_openat2(&sqe, directory_->fd(), request.name.data(), &how_);
+  io_uring_prep_openat2(&sqe, directory_->fd(), request.name.data(), &request.how);
   io_uring_sqe_set_data(&sqe, &operation);
   ++outstanding_;
 }
 
 void IoUringEngine::submit_read(Operation& operation) {
+  if (operation.file->dio_align > 0)
+    submit_direct(operation);
+  else
+    submit_buffered(operation);
+}
+
+void IoUringEngine::submit_buffered(Operation& operation) {
   Request& request = requests_[operation.index];
   const std::uint32_t count = operation.parts_left(request.parts);
   const SampleFile& file = *operation.file;
@@ -192,15 +185,56 @@ void IoUringEngine::submit_read(Operation& operation) {
                        static_cast<unsigned>(request.parts[0].iov_len), offset);
   else
     io_uring_prep_readv(&sqe, file.fd.get(), request.parts.data(), count, offset);
-  // Reading a file whose extents are not in memory would block in the submission, unkillably.
-  request.reads_extents =
-      !file.extents_known && !is_cached(file.fd.get(), offset, operation.length - operation.done);
+  if (file.cache == CachePolicy::kDrop) {
+    drop_behind_.before(operation);
+    sqe.rw_flags = drop_behind_.flags();
+  }
+  const bool is_cached =
+      !file.extents_known &&
+      presence_of(file.fd.get(), offset, operation.length - operation.done) == Presence::kAll;
+  send_read(operation, sqe, !is_cached);
+}
+
+// The aligned part of what is left goes into the slots, without the kernel having to look up their pages
+// where the window is registered; a part that is not aligned goes through the bounce buffer.
+void IoUringEngine::submit_direct(Operation& operation) {
+  Request& request = requests_[operation.index];
+  SampleFile& file = *operation.file;
+  request.direct = plan_direct_read(operation);
+  const DirectRead& read = request.direct;
+  io_uring_sqe& sqe = next_sqe();
+  if (read.bounces) {
+    io_uring_prep_read(&sqe, file.fd.get(), request.bounce.get(kReadSlots * shm::kSlotBytes), read.length,
+                       read.offset);
+    return send_read(operation, sqe, true);
+  }
+  if (!std::exchange(file.is_registered, true)) file.buffer = windows_.add(ring_, file.window);
+  std::uint32_t count = operation.parts_left(request.parts);
+  std::uint32_t unaligned = operation.length - operation.done - read.length;
+  for (; unaligned >= request.parts[count - 1].iov_len; --count)
+    unaligned -= static_cast<std::uint32_t>(request.parts[count - 1].iov_len);
+  request.parts[count - 1].iov_len -= unaligned;
+  if (count > 1)
+    io_uring_prep_readv(&sqe, file.fd.get(), request.parts.data(), count, read.offset);
+  else if (file.buffer >= 0)
+    io_uring_prep_read_fixed(&sqe, file.fd.get(), request.parts[0].iov_base, read.length, read.offset,
+                             file.buffer);
+  else
+    io_uring_prep_read(&sqe, file.fd.get(), request.parts[0].iov_base, read.length, read.offset);
+  send_read(operation, sqe, true);
+}
+
+// Reading a file whose extents are not in memory would block in the submission, unkillably.
+void IoUringEngine::send_read(Operation& operation, io_uring_sqe& sqe, bool may_wait_for_extents) {
+  Request& request = requests_[operation.index];
+  request.reads_extents = may_wait_for_extents && !operation.file->extents_known;
   if (request.reads_extents) io_uring_sqe_set_flags(&sqe, IOSQE_ASYNC);
   io_uring_sqe_set_data(&sqe, &operation);
   ++outstanding_;
 }
 
 void IoUringEngine::close(std::unique_ptr<SampleFile> file) {
+  windows_.remove(ring_, file->buffer);
   const int fd = file->fd.release();
   io_uring_sqe& sqe = next_sqe();
   io_uring_prep_close(&sqe, fd);
@@ -248,15 +282,38 @@ std::size_t IoUringEngine::reap(std::span<Completion> completions) {
   return count;
 }
 
-std::int64_t IoUringEngine::finish(Operation& operation, std::int64_t result) const {
-  if (operation.kind == Operation::Kind::kRead) {
-    if (result > 0 && requests_[operation.index].reads_extents) operation.file->extents_known = true;
-    return result;
-  }
+std::int64_t IoUringEngine::finish(Operation& operation, std::int64_t result) {
+  return operation.kind == Operation::Kind::kOpen ? finish_open(operation, result)
+                                                  : finish_read(operation, result);
+}
+
+std::int64_t IoUringEngine::finish_open(Operation& operation, std::int64_t result) const {
   if (result < 0) return result;
   operation.opened = std::make_unique<SampleFile>();
-  operation.opened->fd.reset(static_cast<int>(result));
-  return SampleDir::describe(*operation.opened);
+  SampleFile& file = *operation.opened;
+  file.fd.reset(static_cast<int>(result));
+  file.cache = operation.cache;
+  if (file.cache == CachePolicy::kDirect) {
+    file.dio_align = direct_alignment_of(file.fd.get());
+    if (file.dio_align == 0) return -EOPNOTSUPP;
+  }
+  return SampleDir::describe(file);
+}
+
+std::int64_t IoUringEngine::finish_read(Operation& operation, std::int64_t result) {
+  SampleFile& file = *operation.file;
+  Request& request = requests_[operation.index];
+  if (file.cache == CachePolicy::kDrop) {
+    if (result == -EOPNOTSUPP && drop_behind_.flags() != 0) {
+      drop_behind_.set_unsupported();
+      return -EAGAIN;  // again, the other way
+    }
+    drop_behind_.after(operation);
+  }
+  if (result > 0 && request.reads_extents) file.extents_known = true;
+  return file.dio_align > 0 && request.direct.bounces
+             ? request.bounce.deliver(request.direct, result, operation)
+             : result;
 }
 
 void IoUringEngine::wait(int timeout_ms) {

@@ -15,6 +15,8 @@
 #include <deque>
 #include <vector>
 
+#include "daemon/direct_reads.h"
+#include "daemon/drop_behind.h"
 #include "daemon/engine.h"
 #include "daemon/page_cache.h"
 
@@ -31,13 +33,27 @@ class IoUringEngine final : public Engine {
 
   [[nodiscard]] std::string_view name() const override { return "io_uring"; }
   [[nodiscard]] std::uint32_t depth() const override { return depth_; }
-  [[nodiscard]] std::uint32_t read_slots() const override { return 16; }  // 1 MiB
+  [[nodiscard]] std::uint32_t read_slots() const override { return kReadSlots; }
+  [[nodiscard]] bool reads_direct() const override { return true; }
+  [[nodiscard]] std::optional<std::string> take_note() override { return windows_.take_why(); }
   void submit(Operation& operation) override;
   std::size_t reap(std::span<Completion> completions) override;
   void close(std::unique_ptr<SampleFile> file) override;
   void wait(int timeout_ms) override;
 
  private:
+  static constexpr std::uint32_t kReadSlots = 16;  // 1 MiB
+
+  // What the kernel reads of a submission; stays until the operation has completed.
+  struct Request {
+    std::array<char, 17> name;
+    open_how how;
+    std::array<iovec, kMaxReadSlots> parts;
+    bool reads_extents;  // submitted so that it may wait for them
+    DirectRead direct;
+    BounceBuffer bounce;
+  };
+
   IoUringEngine(const SampleDir& directory, int wakeups, std::uint32_t depth);
 
   [[nodiscard]] Result<void> set_up();
@@ -45,15 +61,13 @@ class IoUringEngine final : public Engine {
   [[nodiscard]] io_uring_sqe& next_sqe();
   void submit_open(Operation& operation);
   void submit_read(Operation& operation);
+  void submit_buffered(Operation& operation);
+  void submit_direct(Operation& operation);
+  void send_read(Operation& operation, io_uring_sqe& sqe, bool may_wait_for_extents);
   void watch_doorbells();
-  [[nodiscard]] std::int64_t finish(Operation& operation, std::int64_t result) const;
-
-  // What the kernel reads of a submission; stays until the operation has completed.
-  struct Request {
-    std::array<char, 17> name;
-    std::array<iovec, kMaxReadSlots> parts;
-    bool reads_extents;  // submitted so that it may wait for them
-  };
+  [[nodiscard]] std::int64_t finish(Operation& operation, std::int64_t result);
+  [[nodiscard]] std::int64_t finish_open(Operation& operation, std::int64_t result) const;
+  [[nodiscard]] std::int64_t finish_read(Operation& operation, std::int64_t result);
 
   const SampleDir* directory_;
   int wakeups_;
@@ -62,6 +76,8 @@ class IoUringEngine final : public Engine {
   io_uring ring_ = {};
   bool is_set_up_ = false;
   PageCache cache_;
+  DropBehind drop_behind_;
+  RegisteredWindows windows_;
   std::vector<Request> requests_;  // by Operation::index
   std::deque<Operation*> hot_;     // reads that are tried without the ring first
   std::uint32_t outstanding_ = 0;  // completions that are still to come, but for the doorbells'

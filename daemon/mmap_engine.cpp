@@ -4,9 +4,11 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/sendfile.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 
 namespace nvr::daemon {
 namespace {
@@ -40,15 +42,33 @@ void MmapEngine::wait(int timeout_ms) {
 
 std::int64_t MmapEngine::open(Operation& operation) {
   operation.opened = std::make_unique<SampleFile>();
+  operation.opened->cache = operation.cache;
   return directory_->open_recording(operation.recording, *operation.opened);
 }
 
 std::int64_t MmapEngine::read(Operation& operation) {
+  if (operation.file->cache == CachePolicy::kDrop) return read_dropping(operation);
   if (const std::int64_t result = cache_.read(operation); result != -EAGAIN) return result;
   const std::uint32_t left_in_slot = shm::kSlotBytes - operation.done % shm::kSlotBytes;
   const std::int64_t there = bring_in(*operation.file, operation.position(),
                                       std::min(left_in_slot, operation.length - operation.done));
   return there <= 0 ? there : cache_.read_brought_in(operation, static_cast<std::uint32_t>(there));
+}
+
+// Nothing is brought in ahead of the copy: the read waits for its pages itself, and they go after it.
+std::int64_t MmapEngine::read_dropping(Operation& operation) {
+  std::array<iovec, kMaxReadSlots> parts;
+  const auto count = static_cast<int>(operation.parts_left(parts));
+  drop_behind_.before(operation);
+  const ssize_t result = preadv2(operation.file->fd.get(), parts.data(), count,
+                                 static_cast<off_t>(operation.position()), drop_behind_.flags());
+  if (result >= 0) {
+    drop_behind_.after(operation);
+    return result;
+  }
+  if (errno != EOPNOTSUPP || drop_behind_.flags() == 0) return -errno;
+  drop_behind_.set_unsupported();
+  return read_dropping(operation);
 }
 
 // Waits until the pages of [offset, offset + length) have been read, without mmap_lock. Returns how many

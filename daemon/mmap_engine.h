@@ -7,6 +7,7 @@
 
 #include <deque>
 
+#include "daemon/drop_behind.h"
 #include "daemon/engine.h"
 #include "daemon/page_cache.h"
 #include "shm/unique_fd.h"
@@ -34,12 +35,14 @@ class MmapEngine final : public Engine {
 
   std::int64_t open(Operation& operation);
   std::int64_t read(Operation& operation);
+  std::int64_t read_dropping(Operation& operation);
   std::int64_t bring_in(SampleFile& file, std::uint64_t offset, std::uint32_t length);
 
   const SampleDir* directory_;
   int wakeups_;
   shm::UniqueFd null_;  // /dev/null: where sendfile sends what it brings in
   PageCache cache_;
+  DropBehind drop_behind_;
   std::deque<Operation*> submitted_;
 };
 

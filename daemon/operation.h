@@ -34,6 +34,8 @@ struct Operation : boost::intrusive::list_base_hook<> {
   Kind kind = Kind::kOpen;
   RecordingId recording;
 
+  CachePolicy cache = CachePolicy::kNormal;
+
   // Open: `file` is made by the engine. Read: the stream's file.
   SampleFile* file = nullptr;
   std::unique_ptr<SampleFile> opened;
@@ -49,6 +51,7 @@ struct Operation : boost::intrusive::list_base_hook<> {
   std::uint32_t published = 0;  // slots of it that the client has been shown
   std::uint32_t retries = 0;    // of EAGAIN
   bool quarantined = false;     // its stream has ended; the slots are nobody's until the engine lets go
+  bool drops = false;           // DropBehind's: what the read brings into the page cache is its own
   bool finished = false;        // no longer the engine's; `error` says how it ended
   int error = 0;                // errno; 0 and done < length: the file ended
   std::uint64_t submitted_ns = 0;
@@ -102,7 +105,7 @@ class OperationPool {
     operation.file = nullptr;
     operation.opened.reset();
     operation.done = operation.published = operation.retries = operation.slot_count = operation.length = 0;
-    operation.finished = operation.quarantined = false;
+    operation.finished = operation.quarantined = operation.drops = false;
     operation.error = 0;
     free_.push_back(&operation);
   }

@@ -78,7 +78,7 @@ std::int64_t PageCache::read(Operation& operation) {
 }
 
 bool PageCache::is_hot(SampleFile& file) {
-  if (!std::exchange(file.is_counted, true) && file.residency_known)
+  if (!std::exchange(file.is_counted, true) && file.residency_known && file.cache == CachePolicy::kNormal)
     file.map = maps_.count_reader(file, shm::now_ns());
   return file.map != nullptr;
 }
@@ -97,11 +97,11 @@ std::int64_t PageCache::read_brought_in(Operation& operation, std::uint32_t leng
 }
 
 // Look-up and copy in one system call, and no page of the file to be mapped and unmapped.
-std::int64_t PageCache::read_nowait(Operation& operation) {
+std::int64_t PageCache::read_nowait(Operation& operation, int flags) {
   std::array<iovec, kMaxReadSlots> parts;
   const std::uint32_t count = operation.parts_left(parts);
   const ssize_t result = preadv2(operation.file->fd.get(), parts.data(), static_cast<int>(count),
-                                 static_cast<off_t>(operation.position()), RWF_NOWAIT);
+                                 static_cast<off_t>(operation.position()), RWF_NOWAIT | flags);
   return result < 0 ? -errno : result;
 }
 

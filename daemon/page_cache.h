@@ -24,6 +24,8 @@ class PageCache {
   // do not wait for what is in memory either. Precondition of read_hot(): is_hot().
   [[nodiscard]] bool is_hot(SampleFile& file);
   [[nodiscard]] static std::int64_t read_hot(Operation& operation);
+  // The same by system call alone: leaves no trace. `flags` besides RWF_NOWAIT.
+  [[nodiscard]] static std::int64_t read_nowait(Operation& operation, int flags = 0);
   // The next `length` bytes of it, which have just been brought in: now a fault is the better risk than to
   // bring them in for ever. Bytes copied, 0, or a negative errno other than -EAGAIN.
   [[nodiscard]] std::int64_t read_brought_in(Operation& operation, std::uint32_t length);
@@ -33,7 +35,6 @@ class PageCache {
   int rest() { return maps_.let_go_of_idle(shm::now_ns()); }
 
  private:
-  static std::int64_t read_nowait(Operation& operation);
   static std::int64_t read_mapped(Operation& operation, std::uint64_t end);
   [[nodiscard]] std::int64_t map(SampleFile& file);
 

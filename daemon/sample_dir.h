@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "nvr/error.h"
@@ -23,14 +24,20 @@ struct SampleFile {
   std::uint64_t inode = 0;
   std::uint64_t size = 0;  // bytes, when it was opened
   std::int64_t mtime_ns = 0;
+  CachePolicy cache = CachePolicy::kNormal;
   bool residency_known = false;  // mincore() answers truthfully: the file is ours
 
   // What will be read; set once the range is known to lie within the file.
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
 
+  std::span<std::byte> window;  // the slots that all of it is read into
+
   // The io_uring engine's own.
-  bool extents_known = false;  // where its bytes lie on the disk has been read into memory
+  std::uint32_t dio_align = 0;  // of offsets, lengths and memory; 0: reads go through the page cache
+  bool is_registered = false;   // as far as it could be: `window`
+  std::int32_t buffer = -1;     // under this index, or -1
+  bool extents_known = false;   // where its bytes lie on the disk has been read into memory
 
   // The page cache's own.
   bool is_counted = false;                  // among the readers of this recording

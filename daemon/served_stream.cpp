@@ -41,7 +41,9 @@ Descriptor error_descriptor(Code code, Detail detail, int sys_errno, std::uint64
           .file_size = file_size};
 }
 
-Descriptor open_error(int sys_errno) {
+Descriptor open_error(int sys_errno, CachePolicy cache) {
+  if (cache == CachePolicy::kDirect && (sys_errno == EINVAL || sys_errno == EOPNOTSUPP))
+    return error_descriptor(Code::kUnimplemented, Detail::kNotSupported, sys_errno, 0, 0);
   const bool not_regular = sys_errno == ELOOP || sys_errno == EISDIR || sys_errno == ENXIO;
   return error_descriptor(code_from_errno(sys_errno), not_regular ? Detail::kNotRegular : Detail::kOpenFailed,
                           sys_errno, 0, 0);
@@ -76,7 +78,7 @@ std::optional<const char*> ServedStream::open(const shm::Command& command, std::
   connection_->stream_opened();
   if (command.begin > INT64_MAX || command.end > INT64_MAX) {
     end_with(error_descriptor(Code::kOutOfRange, Detail::kRangeBeyondEnd, EOVERFLOW, 0, 0));
-  } else if (command.cache == CachePolicy::kDirect) {
+  } else if (command.cache == CachePolicy::kDirect && !context_->engine.reads_direct()) {
     end_with(error_descriptor(Code::kUnimplemented, Detail::kNotSupported, 0, 0, 0));
   } else {
     context_->scheduler.enqueue(*this, Scheduler::Place::kOpen);
@@ -121,6 +123,7 @@ void ServedStream::prepare(Operation& operation, std::uint64_t now_ns) {
   ++in_flight_;
   if (state_ == State::kQueued) {
     operation.kind = Operation::Kind::kOpen;
+    operation.cache = command_.cache;
     operation.offset = 0;
     state_ = State::kOpening;
     context_->statistics.queue_wait.record_ns(now_ns - opened_ns_);
@@ -174,8 +177,9 @@ void ServedStream::on_finished(Operation& operation) {
 }
 
 void ServedStream::on_opened(Operation& operation) {
-  if (operation.error != 0) return end_with(open_error(operation.error));
+  if (operation.error != 0) return end_with(open_error(operation.error, command_.cache));
   file_ = std::move(operation.opened);
+  file_->window = {connection_->read_view().slot(index_, 0), connection_->geometry().slots * kSlotBytes};
   const bool to_end = (command_.flags & shm::kOpenToEnd) != 0;
   file_->begin = command_.begin;
   file_->end = to_end ? file_->size : command_.end;

@@ -29,7 +29,10 @@ std::string sentence(const shm::Descriptor& d, const OpenRequest& request, const
     case shm::Detail::kTooManyOpen:
       return recording + ": the daemon has too many streams waiting to be opened; try again";
     case shm::Detail::kNotSupported:
-      return recording + ": the daemon cannot read past the page cache; use another cache policy";
+      return recording +
+             ": this daemon cannot read past the page cache (its engine is mmap, or the file system has no "
+             "O_DIRECT);"
+             " use cache policy normal or drop";
     case shm::Detail::kDiskThreadDied:
       return recording + ": the daemon can no longer read its disk; restart it";
     case shm::Detail::kMapFailed:

@@ -18,6 +18,9 @@ const std::map<std::string, Priority> kPriorities = {{"live", Priority::kLive},
                                                      {"export", Priority::kExport},
                                                      {"scrub", Priority::kScrub}};
 
+const std::map<std::string, CachePolicy> kCachePolicies = {
+    {"normal", CachePolicy::kNormal}, {"drop", CachePolicy::kDrop}, {"direct", CachePolicy::kDirect}};
+
 Result<std::uint64_t> parse_offset(std::string_view text) {
   std::uint64_t value = 0;
   const char* const last = text.data() + text.size();
@@ -54,6 +57,7 @@ tl::expected<CatOptions, int> parse_cat_options(int argc, char** argv) {
   std::string id;
   std::string range;
   std::string priority = "playback";
+  std::string cache = "normal";
   double timeout_s = 0;
 
   CLI::App app("Streams a recording, or a range of it, from nvr-readerd to standard output.", "nvr-cat");
@@ -73,11 +77,18 @@ tl::expected<CatOptions, int> parse_cat_options(int argc, char** argv) {
   app.add_option("--priority", priority, "How urgent the reads are: live, playback, export or scrub")
       ->check(CLI::IsMember(kPriorities))
       ->option_text("PRIORITY");
+  app.add_option(
+         "--cache", cache,
+         "What reading leaves in the daemon's page cache: normal, drop (what was there before, for exports)\n"
+         "or direct (nothing, it goes past it; needs --engine io_uring)")
+      ->check(CLI::IsMember(kCachePolicies))
+      ->option_text("POLICY");
   if (const auto code = parse_command_line(app, argc, argv)) return tl::unexpected(*code);
 
   const auto recording = RecordingId::parse(id);
   if (!recording) return refuse(recording.error());
   options.request.recording = *recording;
+  options.request.cache = kCachePolicies.at(cache);
   options.request.priority = kPriorities.at(priority);
   if (range_option->count() > 0) {
     const auto bytes = parse_range(range);

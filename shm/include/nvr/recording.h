@@ -38,8 +38,10 @@ enum class Priority : std::uint8_t { kLive = 0, kPlayback = 1, kExport = 2, kScr
 
 // What a stream's reads leave in the page cache. The numbers are part of the protocol.
 //   kNormal  what the kernel keeps
-//   kDrop    as little as the daemon can manage: for exports that must not evict footage which others watch
-//   kDirect  the page cache is not used at all; Unimplemented where the daemon cannot
+//   kDrop    what was there before, and nothing of their own: for exports that must not evict footage which
+//            others watch
+//   kDirect  nothing, they go past it (O_DIRECT): for cold, finished recordings. Any range is exact; aligned
+//            ones cost least. Unimplemented with --engine mmap, and where the file system has no such reads
 enum class CachePolicy : std::uint8_t { kNormal = 0, kDrop = 1, kDirect = 2 };
 
 }  // namespace nvr
