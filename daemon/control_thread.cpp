@@ -34,6 +34,7 @@ Result<std::unique_ptr<ControlThread>> ControlThread::create(Options options, sh
       DiskThread::create({.directory = control->options_.directory,
                           .engine = control->options_.engine,
                           .device_kind = control->options_.device_kind,
+                          .io_depth = control->options_.io_depth,
                           .wait_for_directory = control->options_.wait_for_directory,
                           .slow_operation_ns = control->options_.slow_operation_ms * shm::kMillisecond,
                           .max_connections = control->options_.max_clients},

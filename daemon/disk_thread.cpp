@@ -128,7 +128,7 @@ bool DiskThread::open_directory() {
 
 bool DiskThread::set_up_engine() {
   const Device device = describe_device(directory_->device(), options_.device_kind);
-  auto chosen = make_engine(options_.engine, *directory_, doorbells_.fd(), device);
+  auto chosen = make_engine(options_.engine, *directory_, doorbells_.fd(), device, options_.io_depth);
   if (!chosen) {
     tell(StartFailed{chosen.error()});
     return false;

@@ -29,6 +29,7 @@ struct DiskThreadOptions {
   std::string directory;
   std::string engine;
   DeviceKind device_kind = DeviceKind::kAuto;
+  std::uint32_t io_depth = 0;  // 0: by the kind of device
   bool wait_for_directory = false;
   std::uint64_t slow_operation_ns = 0;
   std::uint32_t max_connections = 0;

@@ -14,11 +14,11 @@ constexpr std::uint32_t kSolidDepth = 32;
 }  // namespace
 
 Result<ChosenEngine> make_engine(const std::string& name, const SampleDir& directory, int wakeups,
-                                 const Device& device) {
+                                 const Device& device, std::uint32_t io_depth) {
   ChosenEngine chosen;
   if (name != "mmap") {
-    auto engine =
-        IoUringEngine::create(directory, wakeups, device.rotational ? kRotationalDepth : kSolidDepth);
+    if (io_depth == 0) io_depth = device.rotational ? kRotationalDepth : kSolidDepth;
+    auto engine = IoUringEngine::create(directory, wakeups, io_depth);
     if (engine) {
       chosen.engine = std::move(*engine);
       return chosen;

@@ -16,8 +16,8 @@ struct ChosenEngine {
 
 // `name`: mmap, io_uring, or auto, which is io_uring where that works and mmap, with a note, where not. An
 // io_uring that was asked for and does not work is an error that names cause and remedy. `wakeups`: see
-// Engine::wait().
+// Engine::wait(). `io_depth`: of io_uring; 0: what suits the device.
 [[nodiscard]] Result<ChosenEngine> make_engine(const std::string& name, const SampleDir& directory,
-                                               int wakeups, const Device& device);
+                                               int wakeups, const Device& device, std::uint32_t io_depth);
 
 }  // namespace nvr::daemon

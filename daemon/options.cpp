@@ -86,6 +86,12 @@ void define(CLI::App& app, Options& options) {
                                                                      {"rotational", DeviceKind::kRotational},
                                                                      {"solid", DeviceKind::kSolid}}))
       ->type_name("auto|rotational|solid");
+  app.add_option(
+         "--io-depth", options.io_depth,
+         "Operations that the io_uring engine keeps on the disk at a time [default: 4 on a rotational "
+         "disk, else 32]")
+      ->check(CLI::Range(1, 64))
+      ->type_name("N");
   app.add_flag("--wait-for-dir", options.wait_for_directory,
                "If DIR is not there yet (disk not mounted), try again until it is, then serve it");
   app.add_flag("!--no-sandbox", options.sandbox, "Do not give up privileges after start-up");

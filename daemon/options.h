@@ -19,6 +19,7 @@ struct Options {
   std::uint64_t client_memory_bytes = 64u << 20;  // most that one connection may ask for
   std::uint64_t total_memory_bytes = 0;           // 0: a quarter of the machine's memory
   std::vector<std::uint32_t> allowed_uids;        // besides the daemon's own and root
+  std::uint32_t io_depth = 0;                     // 0: by the kind of device
   DeviceKind device_kind = DeviceKind::kAuto;
   bool wait_for_directory = false;
   bool sandbox = true;

@@ -81,8 +81,10 @@ Result<Findings> run_cold(const BenchOptions& options) {
   std::fflush(stdout);
   const auto files = FileSet::create(recordings, options.files);
   if (!files) return tl::unexpected(files.error());
-  const auto systems =
-      make_systems(kSystems, {.files = *files, .scratch = scratch->path(), .daemon = options.daemon});
+  const auto systems = make_systems(kSystems, {.files = *files,
+                                               .scratch = scratch->path(),
+                                               .daemon = options.daemon,
+                                               .device_kind = options.device_kind});
   if (!systems) return tl::unexpected(systems.error());
 
   const auto foreign = ForeignLoad::watch(*systems);

@@ -30,7 +30,9 @@ Result<ChildProcess> spawn(const DaemonOptions& options) {
                                           "--socket",
                                           options.socket.string(),
                                           "--engine",
-                                          options.engine};
+                                          options.engine,
+                                          "--device-kind",
+                                          options.device_kind};
   std::vector<char*> argv;
   for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);

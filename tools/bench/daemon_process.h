@@ -15,6 +15,7 @@ struct DaemonOptions {
   std::filesystem::path socket;     // --socket
   std::filesystem::path log;        // its stderr; a file, since nobody reads along
   std::string engine;               // --engine
+  std::string device_kind;          // --device-kind
 };
 
 class DaemonProcess {

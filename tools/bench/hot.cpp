@@ -101,8 +101,10 @@ Result<Findings> run_hot(const BenchOptions& options) {
   print_heading(options);
   const auto files = FileSet::create(recordings, options.files);
   if (!files) return tl::unexpected(files.error());
-  const auto systems =
-      make_systems(kSystems, {.files = *files, .scratch = scratch->path(), .daemon = options.daemon});
+  const auto systems = make_systems(kSystems, {.files = *files,
+                                               .scratch = scratch->path(),
+                                               .daemon = options.daemon,
+                                               .device_kind = options.device_kind});
   if (!systems) return tl::unexpected(systems.error());
   if (auto warm = warm_up(*systems, *files); !warm) return tl::unexpected(warm.error());
 

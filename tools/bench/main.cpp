@@ -84,6 +84,11 @@ int run(int argc, char** argv) {
                  "nvr-readerd to run (default: of the same build or installation)");
   app.add_flag("--one-consumer", options.one_consumer,
                "One consumer thread that takes from all streams in turn, instead of one for each");
+  app.add_option(
+         "--device-kind", options.device_kind,
+         "What nvr-readerd takes the disk for; virtual disks are often said to be rotational and are not")
+      ->check(CLI::IsMember({"auto", "rotational", "solid"}))
+      ->capture_default_str();
   app.add_option("--file-mib", file_mib, "Size of each of the 16 files")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();

@@ -54,7 +54,8 @@ Result<std::unique_ptr<System>> make_nvr_system(const SystemSetup& setup, const 
                                       .directory = setup.files.directory(),
                                       .socket = socket,
                                       .log = setup.scratch / (name + ".log"),
-                                      .engine = engine});
+                                      .engine = engine,
+                                      .device_kind = setup.device_kind});
   if (!daemon) return tl::unexpected(daemon.error());
   auto client = Client::connect(socket.string(), kConnection);
   if (!client) return tl::unexpected(client.error());

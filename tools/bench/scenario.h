@@ -18,6 +18,7 @@ struct BenchOptions {
   std::size_t rounds = 7;
   std::chrono::milliseconds run_time{200};  // of one measurement, at least
   bool one_consumer = false;                // takes from all streams in turn; otherwise a thread for each
+  std::string device_kind = "auto";         // for nvr-readerd
   FileShape files;
 };
 

@@ -58,6 +58,7 @@ struct SystemSetup {
   const FileSet& files;
   std::filesystem::path scratch;  // for sockets and logs
   std::filesystem::path daemon;   // nvr-readerd
+  std::string device_kind;        // its --device-kind
 };
 
 // Each is ready to be measured when it is there. The unix socket server is a forked child: it comes before
