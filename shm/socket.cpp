@@ -43,8 +43,7 @@ Result<UniqueFd> connect_socket(const std::string& path, std::uint64_t deadline_
       return failed;
     }
     if (now_ns() >= deadline_ns)
-      return fail(Code::kDeadlineExceeded,
-                  "the daemon at " + path + " accepts no connection: is it stopped?");
+      return fail(Code::kUnavailable, "the daemon at " + path + " accepts no connection: is it stopped?");
     sleep_ms(2);  // the backlog is full, and there is no event for its having room
   }
   return socket;
@@ -141,7 +140,8 @@ Result<Greeting> greet(int socket, std::uint32_t streams, std::uint32_t slots_pe
   // A daemon that refuses at once may have closed already; its GOODBYE is still there to be read.
   if (auto sent = send_message(socket, hello); !sent && sent.error().sys_errno != EPIPE)
     return tl::unexpected(sent.error());
-  if (auto readable = wait_readable(socket, deadline_ns); !readable) return tl::unexpected(readable.error());
+  if (auto readable = wait_readable(socket, deadline_ns); !readable)
+    return fail(Code::kUnavailable, "the daemon does not answer: is it stopped?");
 
   std::array<std::byte, 512> buffer;
   auto received = receive_message(socket, buffer, kMaxDescriptors);

@@ -17,7 +17,8 @@
 namespace nvr::shm {
 
 // Connects, close-on-exec and non-blocking. `deadline_ns` (CLOCK_MONOTONIC) bounds the wait for a listener
-// whose backlog is full. NotFound/Unavailable: nobody listens; PermissionDenied; DeadlineExceeded.
+// whose backlog is full. NotFound/Unavailable: nobody listens; PermissionDenied; Unavailable: the deadline
+// came first.
 [[nodiscard]] Result<UniqueFd> connect_socket(const std::string& path, std::uint64_t deadline_ns);
 
 // Sends one whole message. Unavailable with EAGAIN when the peer does not read, with EPIPE and its like when

@@ -139,6 +139,16 @@ TEST_CASE("nvr-cat under a daemon that is killed is exit 6") {
   CHECK(std::ranges::count(errors.text(), '\n') == 1);
 }
 
+TEST_CASE("nvr-cat of a daemon that is stopped is exit 6") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 1000);
+  const DaemonProcess daemon = site.start();
+  daemon.stop();
+  CHECK(problem_with_failure(cat(daemon.socket(), {"1/1"}), 6, {daemon.socket(), "is it stopped?"}) == "");
+  daemon.go_on();
+  CHECK(problem_with_success(cat(daemon.socket(), {"1/1"}), file, 0, file.size) == "");
+}
+
 TEST_CASE("nvr-cat whose reader goes away ends") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 1000 * kChunkBytes);

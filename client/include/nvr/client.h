@@ -186,9 +186,10 @@ struct ConnectOptions {
 // A connection to one daemon, and so to one disk. Movable.
 class NVR_PUBLIC Client {
  public:
-  // Unavailable: nothing listens at `socket_path`. PermissionDenied: this user is not on the daemon's list.
-  // ResourceExhausted: the daemon is full, or the memory asked for is more than it gives. InvalidArgument:
-  // options out of range. FailedPrecondition: the daemon speaks another major version.
+  // Unavailable: nothing listens at `socket_path`, or does not answer in time. PermissionDenied: this user is
+  // not on the daemon's list. ResourceExhausted: the daemon is full, or the memory asked for is more than it
+  // gives. InvalidArgument: options out of range. FailedPrecondition: the daemon speaks another major
+  // version.
   [[nodiscard]] static Result<Client> connect(const std::string& socket_path, ConnectOptions options = {});
 
   Client(Client&& other) noexcept;
