@@ -1,6 +1,5 @@
-// The disk thread: serves every connection of the daemon, and is the only one that touches the disk.
-//
-//   commands -> scheduler -> engine -> slots and descriptors
+// The disk thread: serves every connection of the daemon (disk_service.h), and is the only one that touches
+// the disk. Here are its start, its mail, and its sleep.
 //
 // It waits for the disk and for work, never for a client. Everything private here belongs to it; the control
 // thread talks to it through two mailboxes and reads the statistics.
@@ -16,6 +15,8 @@
 
 #include "daemon/connection.h"
 #include "daemon/device.h"
+#include "daemon/disk_messages.h"
+#include "daemon/disk_service.h"
 #include "daemon/doorbells.h"
 #include "daemon/engine.h"
 #include "daemon/in_flight.h"
@@ -44,35 +45,6 @@ struct Detach {
 };
 struct Stop {};
 using ToDisk = std::variant<std::monostate, Attach, Detach, Stop>;
-
-// From the disk thread.
-struct DirectoryOpened {  // the engine runs; clients can be served
-  std::string_view engine;
-  std::string note;  // about the choice of engine, for the log; may be empty
-  Device device;
-};
-struct DirectoryMissing {  // tried again, with --wait-for-dir; sent once
-  Error error;
-};
-struct StartFailed {  // the thread has ended
-  Error error;
-};
-struct Detached {
-  Connection* connection = nullptr;
-};
-struct Violation {  // the connection is condemned; DETACH it
-  Connection* connection = nullptr;
-  const char* offence = nullptr;
-};
-struct SlowOperationEnded {
-  shm::OldestOperation operation;
-  std::uint64_t duration_ns = 0;
-};
-struct EngineNote {  // for the log
-  std::string text;
-};
-using FromDisk = std::variant<std::monostate, DirectoryOpened, DirectoryMissing, StartFailed, Detached,
-                              Violation, SlowOperationEnded, EngineNote>;
 
 class DiskThread {
  public:
@@ -104,10 +76,6 @@ class DiskThread {
   [[nodiscard]] bool serve();
 
   bool take_mail();
-  bool take_commands();
-  bool take_credit();
-  bool submit_operations();
-  bool reap_completions();
   void sleep();
   bool spin();
 
@@ -115,18 +83,13 @@ class DiskThread {
   // sleep.
   bool take_all() {
     bool any = take_mail();
-    any |= take_commands();
-    any |= take_credit();
+    any |= service_->take_commands();
+    any |= service_->take_credit();
+    if (any) update_activity();
     return any;
   }
   void attach(Connection& connection);
   void detach(Connection& connection);
-  void finish_detaching();
-  void condemn(Connection& connection, const char* offence);
-  void take_command(ServedStream& stream, const shm::Command& command, std::optional<const char*>& offence);
-  void hand_over(Operation& operation);
-  void complete(const Completion& completion);
-  [[nodiscard]] bool goes_on(Operation& operation, std::int64_t result);
   void on_ring(Connection& connection);
   void unmute_all();
   void tell(FromDisk message);
@@ -146,13 +109,9 @@ class DiskThread {
 
   std::optional<SampleDir> directory_;
   std::unique_ptr<Engine> engine_;
-  Scheduler scheduler_;
-  std::optional<OperationPool> operations_;
-  std::optional<DiskContext> context_;
-  std::vector<Connection*> connections_;  // attached
+  std::optional<DiskService> service_;
   std::vector<Connection*> by_doorbell_;  // by doorbell id; null where free
   std::uint32_t muted_ = 0;               // connections whose doorbell is not watched
-  std::uint32_t leaving_ = 0;             // connections that wait for the engine
   std::uint64_t spin_ns_ = 0;             // how long the next spin lasts
   bool stopping_ = false;
   std::thread thread_;

@@ -165,6 +165,7 @@ void ServedStream::on_finished(Operation& operation) {
     context_->statistics.quarantined_bytes.subtract(std::uint64_t{operation.slot_count} * kSlotBytes);
   if (operation.kind == Operation::Kind::kOpen) {
     if (state_ == State::kOpening) on_opened(operation);
+    if (operation.opened) context_->engine.close(std::move(operation.opened));  // nobody wants it any more
     context_->operations.give_back(operation);
   } else if (state_ == State::kReading) {
     publish_in_order();

@@ -1,0 +1,45 @@
+// What the disk thread tells the control thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "daemon/device.h"
+#include "nvr/error.h"
+#include "shm/disk_state.h"
+
+namespace nvr::daemon {
+
+class Connection;
+
+struct DirectoryOpened {  // the engine runs; clients can be served
+  std::string_view engine;
+  std::string note;  // about the choice of engine, for the log; may be empty
+  Device device;
+};
+struct DirectoryMissing {  // tried again, with --wait-for-dir; sent once
+  Error error;
+};
+struct StartFailed {  // the thread has ended
+  Error error;
+};
+struct Detached {
+  Connection* connection = nullptr;
+};
+struct Violation {  // the connection is condemned; DETACH it
+  Connection* connection = nullptr;
+  const char* offence = nullptr;
+};
+struct SlowOperationEnded {
+  shm::OldestOperation operation;
+  std::uint64_t duration_ns = 0;
+};
+struct EngineNote {  // for the log
+  std::string text;
+};
+using FromDisk = std::variant<std::monostate, DirectoryOpened, DirectoryMissing, StartFailed, Detached,
+                              Violation, SlowOperationEnded, EngineNote>;
+
+}  // namespace nvr::daemon
