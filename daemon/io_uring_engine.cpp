@@ -96,7 +96,11 @@ Result<void> IoUringEngine::set_up() {
   io_uring_register_iowq_max_workers(&ring_, workers.data());  // where the kernel has it (5.15)
 
   io_uring_probe* const probe = io_uring_get_probe_ring(&ring_);
-  if (probe == nullptr) return refuse(EOPNOTSUPP, "the kernel lists no operations");
+  if (probe == nullptr) {  // which does not say why
+    io_uring_probe nothing = {};
+    const int error = -io_uring_register_probe(&ring_, &nothing, 0);
+    return refuse(error > 0 ? error : EOPNOTSUPP, "io_uring_register");
+  }
   bool complete = true;
   for (const int opcode :
        {IORING_OP_READ, IORING_OP_READV, IORING_OP_OPENAT2, IORING_OP_CLOSE, IORING_OP_POLL_ADD})

@@ -52,7 +52,7 @@ void SimulatedClient::step() {
   if (is_ready && (finishing_ || happens(random_, habits_.take))) take_one(stream, index);
   if (!stream.held.empty() && (finishing_ || happens(random_, habits_.give_back)))
     give_back(stream, upto(random_, stream.held.size() - 1));
-  if (stream.is_open && !stream.close_posted && happens(random_, habits_.close)) close(index);
+  if (stream.is_open && !stream.close_posted && !finishing_ && happens(random_, habits_.close)) close(index);
   if (!stream.is_open && !finishing_ && happens(random_, habits_.open)) open_any(stream, index);
 }
 
@@ -178,8 +178,8 @@ void SimulatedClient::take_terminal(Stream& stream, const Descriptor& descriptor
       if (descriptor.detail == shm::Detail::kReadFailed && stream.next + kSlotBytes <= descriptor.offset)
         object("whole chunks before an error were not delivered");
       if (descriptor.detail == shm::Detail::kTruncated &&
-          (file == files_.end() || descriptor.offset < stream.next))
-        object("cut off where bytes had been delivered");
+          (file == files_.end() || descriptor.offset < stream.next || descriptor.offset < file->second.size))
+        object("cut off where the file goes on");
       return;
     default:
       return object("a descriptor of no known kind");

@@ -99,6 +99,24 @@ class Run {
     if (in_flight_.count() != 0) return "entries for the watchdog";
     return {};
   }
+  // Does any stream, all of them idle, lack a slot of its window?
+  [[nodiscard]] std::string problem_with_windows() {
+    files_[kGood].size = shm::kMaxSlots * kSlotBytes;
+    for (const Member& member : members_) {
+      const shm::Geometry& geometry = member.connection->geometry();
+      for (std::uint32_t stream = 0; stream < geometry.streams; ++stream) {
+        member.client->open_range(stream, kGood, 0, geometry.slots * kSlotBytes);
+        for (int i = 0; i < 1000 && member.client->is_open(stream); ++i) {
+          settle();
+          member.client->take_all(stream);
+        }
+        const auto end = member.client->last_terminal(stream);
+        const bool refused = end && end->detail == shm::Detail::kOpenFailed;  // a fault of the run
+        if (!refused && member.client->held(stream) != geometry.slots) return "a slot was lost";
+      }
+    }
+    return problem();
+  }
   [[nodiscard]] bool all_idle() const {
     for (const Member& member : members_)
       if (member.is_leaving || !member.client->is_idle()) return false;
@@ -113,6 +131,8 @@ class Run {
   std::vector<Member>& members() { return members_; }
 
  private:
+  static constexpr std::uint64_t kGood = 100;  // a recording that all of can be read
+
   void hear(const daemon::FromDisk& message) {
     if (const auto* violation = std::get_if<daemon::Violation>(&message))
       problem_ = std::string("violation: ") + violation->offence;
@@ -192,7 +212,8 @@ std::string problem_of_seed(std::uint64_t seed, std::uint64_t& chunks) {
   if (!run.all_idle()) return "a stream waits for ever";
   run.settle();
   if (!run.problem().empty()) return run.problem();
-  return run.leftovers();
+  if (const std::string left = run.leftovers(); !left.empty()) return left;
+  return run.problem_with_windows();
 }
 
 TEST_CASE("simulation: thousands of seeds") {

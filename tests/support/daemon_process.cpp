@@ -11,8 +11,8 @@ namespace nvr::test {
 namespace {
 
 std::vector<std::string> argv_of(const DaemonOptions& options) {
-  std::vector<std::string> argv = {path_of_daemon(), "--dir",    options.directory,  "--socket",
-                                   options.socket,   "--engine", engine_under_test()};
+  std::vector<std::string> argv = {path_of_daemon(), "--dir",    options.directory, "--socket",
+                                   options.socket,   "--engine", options.engine};
   argv.insert(argv.end(), options.arguments.begin(), options.arguments.end());
   return argv;
 }
@@ -36,9 +36,11 @@ std::string path_of_ctl() {
 }
 
 DaemonProcess::DaemonProcess(const DaemonOptions& options) : socket_(options.socket) {
-  process_.emplace(
-      spawn({.argv = argv_of(options), .uid = options.uid, .max_descriptors = options.max_descriptors},
-            log_.fd(), log_.fd()));
+  process_.emplace(spawn({.argv = argv_of(options),
+                          .uid = options.uid,
+                          .max_descriptors = options.max_descriptors,
+                          .restrictions = options.restrictions},
+                         log_.fd(), log_.fd()));
   if (!options.wait_until_ready) return;
   const bool settled = wait_until([&] { return log().find("ready") != std::string::npos || !is_running(); });
   if (!settled || !is_running()) throw TestFailure("the daemon does not become ready; it said:\n" + log());

@@ -25,6 +25,8 @@ struct DaemonOptions {
   std::vector<std::string> arguments = {};  // more of them
   std::optional<uid_t> uid = {};
   std::optional<rlim_t> max_descriptors = {};
+  Restrictions restrictions = {};
+  std::string engine = engine_under_test();
   bool wait_until_ready = true;
 };
 

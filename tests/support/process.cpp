@@ -114,6 +114,7 @@ Process spawn(const Command& command, int output, int errors, int input) {
     const rlimit limit = {.rlim_cur = *command.max_descriptors, .rlim_max = *command.max_descriptors};
     setrlimit(RLIMIT_NOFILE, &limit);
   }
+  if (!impose(command.restrictions)) _exit(126);
   if (command.uid && !become_user(*command.uid)) _exit(126);
   die_with(parent);
   dup2(input >= 0 ? input : null.get(), STDIN_FILENO);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "shm/unique_fd.h"
+#include "tests/support/restrictions.h"
 #include "tests/support/wait.h"
 
 namespace nvr::test {
@@ -63,6 +64,7 @@ struct Command {
   std::vector<std::string> argv;  // argv[0]: path of the program
   std::optional<uid_t> uid;       // run as this user and the group of the same number
   std::optional<rlim_t> max_descriptors;
+  Restrictions restrictions = {};
 };
 // Starts a program. It inherits nothing but `output` and `errors` as its stdout and stderr, and `input` as
 // its stdin

@@ -34,11 +34,7 @@ SlowDisk::SlowDisk(std::string directory) : directory_(std::move(directory)) {
 }
 
 SlowDisk::~SlowDisk() {
-  try {
-    release();
-  } catch (const TestFailure& failure) {
-    report_late_failure(failure.what());
-  }
+  { const ReleaseAtEnd now(*this); }
   if (umount2(directory_.c_str(), MNT_DETACH) != 0) report_late_failure("cannot unmount " + directory_);
   if (!process_->wait()) report_late_failure("the slow file system does not end; it said: " + errors_.text());
 }
@@ -52,8 +48,22 @@ void SlowDisk::stall_reads(RecordingId id) {
 void SlowDisk::fail_reads(RecordingId id, std::uint64_t begin, std::uint64_t end) {
   command("fail " + file_name_of(id) + " " + std::to_string(begin) + " " + std::to_string(end));
 }
+void SlowDisk::wait_until_stuck(RecordingId id) {
+  command("await " + file_name_of(id));
+}
+void SlowDisk::set_read_latency(std::chrono::microseconds latency) {
+  command("latency " + std::to_string(latency.count()));
+}
 void SlowDisk::release() {
   command("release");
+}
+
+ReleaseAtEnd::~ReleaseAtEnd() {
+  try {
+    disk_.release();
+  } catch (const TestFailure& failure) {
+    report_late_failure(failure.what());
+  }
 }
 
 void SlowDisk::command(const std::string& line) {

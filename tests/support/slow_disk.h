@@ -33,6 +33,10 @@ class SlowDisk {
   void stall_reads(RecordingId id);
   // From now on reads that touch [begin, end) fail with EIO.
   void fail_reads(RecordingId id, std::uint64_t begin, std::uint64_t end);
+  // Waits until an open or a read of the recording hangs.
+  void wait_until_stuck(RecordingId id);
+  // From now on every read takes this long, however many there are at a time.
+  void set_read_latency(std::chrono::microseconds latency);
   // Nothing hangs and nothing fails any more.
   void release();
 
@@ -46,6 +50,19 @@ class SlowDisk {
   shm::UniqueFd answers_;
   Capture errors_;
   std::optional<Process> process_;
+};
+
+// Declare it behind the daemon: when a test fails half-way, the disk answers before the daemon has to end.
+// The kernel does not reap a process of which a thread waits in an open.
+class ReleaseAtEnd {
+ public:
+  explicit ReleaseAtEnd(SlowDisk& disk) : disk_(disk) {}
+  ~ReleaseAtEnd();
+  ReleaseAtEnd(const ReleaseAtEnd&) = delete;
+  ReleaseAtEnd& operator=(const ReleaseAtEnd&) = delete;
+
+ private:
+  SlowDisk& disk_;
 };
 
 }  // namespace nvr::test

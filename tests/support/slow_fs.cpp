@@ -5,6 +5,8 @@
 //   stall-read NAME          reads of NAME hang until "release"
 //   fail NAME BEGIN END      reads of NAME that touch [BEGIN, END) fail with EIO
 //   release                  nothing hangs and nothing fails any more
+//   await NAME               answered when an open or a read of NAME hangs
+//   latency MICROSECONDS     every read takes that long, however many there are at a time; 0 at the start
 //
 // Each line is answered with "ok" on stdout once it holds; the first line of all is "ready". A request that
 // hangs is not interrupted by anything, as on a disk. It ends when the file system is unmounted.
@@ -18,6 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <iostream>
 #include <map>
@@ -31,6 +34,7 @@ namespace nvr::test {
 namespace {
 
 constexpr unsigned kMaxRequests = 1000;  // that can hang at a time
+constexpr std::chrono::seconds kAwaitAtMost{20};
 
 struct Range {
   std::uint64_t begin = 0;
@@ -39,12 +43,13 @@ struct Range {
 
 class Orders {
  public:
-  // False when the line says nothing that is known.
+  // False when the line says nothing that is known, or what it waits for does not come.
   bool follow(const std::string& line) {
     std::istringstream words(line);
     std::string verb;
     std::string name;
     words >> verb >> name;
+    if (verb == "await") return await(name);
     const std::scoped_lock lock(mutex_);
     if (verb == "stall-open") {
       stalled_opens_.insert(name);
@@ -54,6 +59,8 @@ class Orders {
       Range range;
       if (!(words >> range.begin >> range.end)) return false;
       failures_[name] = range;
+    } else if (verb == "latency") {
+      latency_ = std::chrono::microseconds(std::stoul(name));
     } else if (verb == "release") {
       stalled_opens_.clear();
       stalled_reads_.clear();
@@ -67,20 +74,40 @@ class Orders {
 
   void wait_for_open(const std::string& name) {
     std::unique_lock lock(mutex_);
-    released_.wait(lock, [&] { return !stalled_opens_.contains(name); });
+    hang_while_in(stalled_opens_, name, lock);
   }
   // False when the read has to fail.
   [[nodiscard]] bool wait_for_read(const std::string& name, std::uint64_t offset, std::uint64_t length) {
     std::unique_lock lock(mutex_);
-    released_.wait(lock, [&] { return !stalled_reads_.contains(name); });
+    hang_while_in(stalled_reads_, name, lock);
     const auto failure = failures_.find(name);
-    return failure == failures_.end() || offset >= failure->second.end ||
-           offset + length <= failure->second.begin;
+    const bool is_good = failure == failures_.end() || offset >= failure->second.end ||
+                         offset + length <= failure->second.begin;
+    const auto latency = latency_;
+    lock.unlock();
+    std::this_thread::sleep_for(latency);
+    return is_good;
   }
 
  private:
+  void hang_while_in(const std::set<std::string>& stalled, const std::string& name,
+                     std::unique_lock<std::mutex>& lock) {
+    if (!stalled.contains(name)) return;
+    ++hanging_[name];
+    hung_.notify_all();
+    released_.wait(lock, [&] { return !stalled.contains(name); });
+    --hanging_[name];
+  }
+  bool await(const std::string& name) {
+    std::unique_lock lock(mutex_);
+    return hung_.wait_for(lock, kAwaitAtMost, [&] { return hanging_[name] > 0; });
+  }
+
   std::mutex mutex_;
   std::condition_variable released_;
+  std::condition_variable hung_;
+  std::map<std::string, unsigned> hanging_;  // requests
+  std::chrono::microseconds latency_{0};
   std::set<std::string> stalled_opens_;
   std::set<std::string> stalled_reads_;
   std::map<std::string, Range> failures_;
@@ -96,6 +123,13 @@ FileSystem& file_system() {
 }
 std::string behind(const char* path) {
   return file_system().backing + path;
+}
+
+// Readahead may have as much under way as there are files that hang, or they would slow down the others.
+void* initialize(fuse_conn_info* connection, fuse_config*) {
+  connection->max_background = kMaxRequests;
+  connection->congestion_threshold = kMaxRequests;
+  return &file_system();
 }
 
 int get_attributes(const char* path, struct stat* st, fuse_file_info*) {
@@ -139,12 +173,13 @@ void answer(const std::string& text) {
 
 void follow_stdin(Orders& orders) {
   for (std::string line; std::getline(std::cin, line);)
-    answer(orders.follow(line) ? "ok" : "not understood: " + line);
+    answer(orders.follow(line) ? "ok" : "not done: " + line);
 }
 
 int run(const std::string& backing, const char* mountpoint) {
   FileSystem shown{.backing = backing, .orders = {}};
   fuse_operations operations = {};
+  operations.init = initialize;
   operations.getattr = get_attributes;
   operations.open = open_file;
   operations.read = read_file;

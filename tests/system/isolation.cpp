@@ -1,0 +1,159 @@
+// One bad recording holds up no other: what the other streams of the same daemon get while it is stuck,
+// against what they get without it.
+#include <unistd.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <thread>
+
+#include "tests/support/slow_disk.h"
+#include "tests/support/streams.h"
+
+namespace nvr::test {
+namespace {
+
+constexpr std::uint32_t kOthers = 15;
+constexpr int kRounds = scaled(5, 3);  // of each kind
+// Every read takes so long whatever else is going on, so that it is the disk, and not the processors, that
+// limits the throughput.
+constexpr std::chrono::milliseconds kReadLatency{scaled(40, 100)};
+constexpr std::uint64_t kBytes = 6 << 20;                // of each recording
+constexpr std::chrono::seconds kNever{scaled(90, 200)};  // nothing came for so long: nothing ever will
+constexpr std::uint64_t kLargestRequest = 1 << 20;       // that FUSE sends for a read
+
+struct Others {
+  std::vector<RecordingFile> files;
+
+  // Reads all of them at a time, each by a thread of its own. The sum of the streams' bytes per second: each
+  // over its own time, or the slowest, in whole latencies, would stand for all.
+  [[nodiscard]] double read_all(Client& client) const {
+    std::vector<std::string> problems(files.size());
+    std::vector<std::chrono::duration<double>> times(files.size());
+    std::vector<std::thread> threads;
+    for (std::size_t i = 0; i < files.size(); ++i) {
+      threads.emplace_back([&, i] {
+        const auto before = Clock::now();
+        problems[i] = problem_reading_with_limit(client, files[i]);
+        times[i] = Clock::now() - before;
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    double sum = 0;
+    for (std::size_t i = 0; i < files.size(); ++i) {
+      REQUIRE(problems[i] == "");
+      // It was the disk that was measured.
+      REQUIRE(times[i] > kReadLatency * (kBytes / kLargestRequest) / 2);
+      sum += static_cast<double>(kBytes) / times[i].count();
+    }
+    return sum;
+  }
+
+ private:
+  // As problem_reading(), but gives up when nothing comes for long, and can be called by any thread.
+  static std::string problem_reading_with_limit(Client& client, const RecordingFile& file) {
+    auto stream = client.open({.recording = file.id});
+    if (!stream) return to_string(stream.error());
+    ChunkChecker checker(file, 0, file.size);
+    while (auto chunk = stream->next(in(kNever))) {
+      if (!*chunk) return to_string(chunk->error());
+      if (!checker.accept(**chunk)) return checker.problem();
+    }
+    return checker.is_complete() ? "" : "ended too early";
+  }
+};
+
+// The same content under as many names as there are passes: to FUSE that many files. So no pass finds
+// anything in memory, and none of them is one that is read again and again.
+std::vector<Others> make_passes(const SlowDisk& disk, int count) {
+  std::vector<Others> passes(static_cast<std::size_t>(count));
+  for (std::uint32_t pass = 0; pass < passes.size(); ++pass) {
+    for (std::uint32_t i = 0; i < kOthers; ++i) {
+      const RecordingId id = {2 + pass, i};
+      if (pass == 0) {
+        passes[0].files.push_back(make_recording(disk.backing(), id, kBytes, test_seed() + i));
+        continue;
+      }
+      RecordingFile file = passes[0].files[i];
+      const std::string path = disk.backing() + "/" + file_name_of(id);
+      if (link(file.path.c_str(), path.c_str()) != 0) throw TestFailure("cannot link " + path);
+      file.id = id;
+      file.path = path;
+      passes[pass].files.push_back(std::move(file));
+    }
+  }
+  return passes;
+}
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::ranges::nth_element(values, middle);
+  return *middle;
+}
+
+TEST_CASE("a recording whose reads never complete leaves the other streams 90 percent of their throughput") {
+  if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
+  const Site site;
+  SlowDisk disk(site.directory());
+  const std::vector<Others> passes = make_passes(disk, 1 + 2 * kRounds);
+  auto others = passes.begin();
+  const RecordingFile stuck_file = make_recording(disk.backing(), {1, 1}, kBytes, 1);
+  const DaemonProcess daemon = site.start();
+  const ReleaseAtEnd release_at_end(disk);
+  Client client = connect_to(daemon, {.streams = kOthers + 1, .slots_per_stream = 32});
+  disk.set_read_latency(kReadLatency);
+  static_cast<void>(others++->read_all(client));  // a first pass over fresh memory
+
+  std::vector<double> without;
+  std::vector<double> with;
+  for (int round = 0; round < kRounds; ++round) {
+    CAPTURE(round);
+    without.push_back(others++->read_all(client));
+
+    disk.stall_reads(stuck_file.id);
+    Stream stuck = open_stream(client, stuck_file);
+    disk.wait_until_stuck(stuck_file.id);
+    with.push_back(others++->read_all(client));
+    CHECK(code_of(stuck.try_next()) == Code::kDeadlineExceeded);
+    CHECK(client.disk_status().stuck);
+    CHECK(client.disk_status().recording == stuck_file.id);
+    if (round % 2 == 0) stuck.cancel();  // returns though the disk does not
+    CHECK(code_of(stuck.try_next()) == (round % 2 == 0 ? Code::kCancelled : Code::kDeadlineExceeded));
+    disk.release();
+    if (round % 2 != 0) CHECK(problem_reading(stuck, stuck_file, 0, stuck_file.size) == "");
+    stuck.close();
+    REQUIRE(wait_until([&] { return daemon.status().at("operations_in_flight") == 0; }));
+  }
+  const double ratio = median(with) / median(without);
+  WARN("15 streams with a stuck one: " << median(with) / 1e6 << " MB/s, without: " << median(without) / 1e6
+                                       << " MB/s, ratio " << ratio);
+  CHECK(ratio >= 0.9);
+}
+
+TEST_CASE("a recording whose open hangs delays no other recording") {
+  if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
+  const Site site;
+  SlowDisk disk(site.directory());
+  const std::vector<Others> passes = make_passes(disk, 2);
+  const RecordingFile stuck_file = make_recording(disk.backing(), {1, 1}, kBytes, 1);
+  const DaemonProcess daemon = site.start();
+  const ReleaseAtEnd release_at_end(disk);
+  Client client = connect_to(daemon, {.streams = kOthers + 1, .slots_per_stream = 32});
+  disk.set_read_latency(kReadLatency);
+  disk.stall_opens(stuck_file.id);
+  Stream stuck = open_stream(client, stuck_file);
+  disk.wait_until_stuck(stuck_file.id);
+
+  // That they end is the point: the open still hangs.
+  for (const Others& others : passes) static_cast<void>(others.read_all(client));
+  const auto stall = daemon.status().at("stall");
+  CHECK(stall.at("stuck") == true);
+  CHECK(stall.at("operation") == "open");
+  CHECK(stall.at("recording") == "1/1");
+  CHECK(code_of(stuck.try_next()) == Code::kDeadlineExceeded);
+
+  disk.release();
+  CHECK(problem_reading(stuck, stuck_file, 0, stuck_file.size) == "");
+}
+
+}  // namespace
+}  // namespace nvr::test
