@@ -180,7 +180,8 @@ void ServedStream::on_finished(Operation& operation) {
 void ServedStream::on_opened(Operation& operation) {
   if (operation.error != 0) return end_with(open_error(operation.error, command_.cache));
   file_ = std::move(operation.opened);
-  file_->window = {connection_->read_view().slot(index_, 0), connection_->geometry().slots * kSlotBytes};
+  file_->window = {connection_->read_view().slot(index_, 0),
+                   std::size_t{connection_->geometry().slots} * kSlotBytes};
   const bool to_end = (command_.flags & shm::kOpenToEnd) != 0;
   file_->begin = command_.begin;
   file_->end = to_end ? file_->size : command_.end;

@@ -1,5 +1,5 @@
 // The whole laboratory: an image, nvr-slowdisk, a loop device and ext4, brought up, broken, and taken down.
-#include "tests/slowdisk/laboratory.h"
+#include "tests/support/laboratory.h"
 
 #include <fcntl.h>
 #include <signal.h>

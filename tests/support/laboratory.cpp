@@ -1,4 +1,4 @@
-#include "tests/slowdisk/laboratory.h"
+#include "tests/support/laboratory.h"
 
 #include <stdlib.h>
 #include <unistd.h>
