@@ -125,6 +125,17 @@ Result<void> ControlThread::on_directory_opened(const DirectoryOpened& opened) {
   return {};
 }
 
+// Ends with every client told: the kernel keeps the memory that it may still write to, and a daemon that is
+// started anew has an engine that works.
+void ControlThread::give_up(const Error& error) {
+  const std::string text = "the daemon can no longer read its disk: " + error.message;
+  spdlog::error("{}", text);
+  sd_notifyf(0, "STATUS=%s", text.c_str());
+  peers_->end_all({.code = Code::kUnavailable, .message = text});
+  spdlog::shutdown();
+  _exit(1);
+}
+
 void ControlThread::stop() {
   spdlog::info("stopping on a signal");
   sd_notify(0, "STOPPING=1\nSTATUS=Stopping");
@@ -147,6 +158,8 @@ std::optional<Error> ControlThread::take_mail() {
       return failed->error;
     } else if (const auto* const detached = std::get_if<Detached>(&*message)) {
       peers_->on_detached(*detached->connection);
+    } else if (const auto* const broken = std::get_if<EngineFailed>(&*message)) {
+      give_up(broken->error);
     } else if (const auto* const note = std::get_if<EngineNote>(&*message)) {
       spdlog::warn("{}", note->text);
     } else if (const auto* const violation = std::get_if<Violation>(&*message)) {

@@ -37,6 +37,7 @@ class ControlThread {
   void look_at_disk(std::uint64_t now_ns);
   [[nodiscard]] std::string status() const;
   [[noreturn]] void stop();
+  [[noreturn]] void give_up(const Error& error);
 
   Options options_;
   std::uint64_t started_ns_;

@@ -39,7 +39,10 @@ struct SlowOperationEnded {
 struct EngineNote {  // for the log
   std::string text;
 };
+struct EngineFailed {  // the thread has ended
+  Error error;
+};
 using FromDisk = std::variant<std::monostate, DirectoryOpened, DirectoryMissing, StartFailed, Detached,
-                              Violation, SlowOperationEnded, EngineNote>;
+                              Violation, SlowOperationEnded, EngineNote, EngineFailed>;
 
 }  // namespace nvr::daemon

@@ -32,7 +32,7 @@ DiskService::DiskService(Engine& engine, DiskStatistics& statistics, InFlight& i
       in_flight_(in_flight),
       slow_operation_ns_(slow_operation_ns),
       tell_(std::move(tell)),
-      operations_(std::min(engine.depth(), kMaxOperations)),
+      operations_(kMaxOperations),
       context_{scheduler_, operations_, engine_, statistics_} {}
 
 void DiskService::attach(Connection& connection) {
@@ -120,9 +120,24 @@ bool DiskService::take_credit() {
 // ---- The disk
 // ----------------------------------------------------------------------------------------------------------
 
+// The engine's depth is for operations that come and go. One that is stuck, in the bad sector of a disk that
+// is otherwise well, must not take the others' place for as long as the drive tries.
+bool DiskService::has_room() const {
+  if (operations_.empty()) return false;
+  if (submitted_ < engine_.depth()) return true;
+  const std::uint64_t now = shm::now_ns();
+  const std::uint64_t stuck_ns = kStuckMs * shm::kMillisecond;
+  return now > stuck_ns && submitted_ - in_flight_.count_older_than(now - stuck_ns) < engine_.depth();
+}
+
 bool DiskService::submit_operations() {
   bool any = false;
-  while (!operations_.empty()) {
+  is_full_ = false;
+  for (;;) {
+    if (!has_room()) {
+      is_full_ = scheduler_.has_queued();
+      break;
+    }
     auto* const stream = static_cast<ServedStream*>(scheduler_.next());
     if (stream == nullptr) break;
     any = true;
@@ -142,6 +157,7 @@ void DiskService::hand_over(Operation& operation) {
   operation.submitted_ns = shm::now_ns();
   const auto begun = describe(operation);
   in_flight_.begin(operation.index, begun.operation, begun.recording, begun.offset, begun.since_ns);
+  ++submitted_;
   engine_.submit(operation);
 }
 
@@ -161,6 +177,7 @@ void DiskService::complete(const Completion& completion) {
   ServedStream& stream = *operation.stream;
   const std::uint64_t duration_ns = shm::now_ns() - operation.submitted_ns;
   const auto ended = describe(operation);
+  --submitted_;
   in_flight_.end(operation.index);
   const bool is_open = operation.kind == Operation::Kind::kOpen;
   (is_open ? statistics_.open_time : statistics_.read_time).record_ns(duration_ns);

@@ -23,8 +23,6 @@ namespace nvr::daemon {
 
 class DiskService {
  public:
-  static constexpr std::uint32_t kMaxOperations = 64;
-
   using Tell = std::function<void(FromDisk)>;
   // Everything given outlives the service. `tell` hears of Detached, Violation, SlowOperationEnded,
   // EngineNote.
@@ -45,10 +43,14 @@ class DiskService {
   bool submit_operations();
   bool reap_completions();
 
+  // Does any stream wait for room on the disk? Then come again after kStuckMs, though nothing has happened.
+  static constexpr int kStuckMs = 500;
+  [[nodiscard]] bool waits_for_room() const { return is_full_; }
   // Does any stream wait for its reader to give slots back?
   [[nodiscard]] bool has_starved() const { return scheduler_.has_starved(); }
 
  private:
+  [[nodiscard]] bool has_room() const;
   void finish_detaching();
   void condemn(Connection& connection, const char* offence);
   void take_command(ServedStream& stream, const shm::Command& command, std::optional<const char*>& offence);
@@ -66,6 +68,8 @@ class DiskService {
   DiskContext context_;
   std::vector<Connection*> connections_;  // attached
   std::uint32_t leaving_ = 0;             // connections that wait for the engine
+  std::uint32_t submitted_ = 0;           // operations that are with the engine
+  bool is_full_ = false;                  // streams were left waiting for room
 };
 
 }  // namespace nvr::daemon

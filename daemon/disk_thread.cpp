@@ -53,7 +53,7 @@ DiskThread::DiskThread(DiskThreadOptions options, Doorbells doorbells, shm::Uniq
       // operations.
       to_disk_(2 * options_.max_connections + 2),
       from_disk_(2 * options_.max_connections + 64),
-      in_flight_(DiskService::kMaxOperations),
+      in_flight_(kMaxOperations),
       by_doorbell_(options_.max_connections + 1) {}
 
 DiskThread::~DiskThread() {
@@ -89,6 +89,11 @@ bool DiskThread::serve() {
   busy |= service_->submit_operations();
   busy |= service_->reap_completions();
   if (busy) update_activity();
+  if (auto failure =
+          engine_->failure()) {  // what it has is the kernel's for good: nothing is touched any more
+    tell(EngineFailed{std::move(*failure)});
+    return false;
+  }
   if (!busy && !stopping_) sleep();
   return !stopping_;
 }
@@ -177,7 +182,7 @@ void DiskThread::sleep() {
   for (Connection* const connection : service_->connections()) connection->sleeper().announce();
   if (!take_all()) {
     statistics_.sleeps.add();
-    engine_->wait(muted_ > 0 ? kMutedPollMs : -1);
+    engine_->wait(muted_ > 0 ? kMutedPollMs : service_->waits_for_room() ? DiskService::kStuckMs : -1);
     doorbells_.drain([this](std::uint32_t id) {
       if (id != kMailDoorbell && by_doorbell_[id] != nullptr) on_ring(*by_doorbell_[id]);
     });

@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "daemon/operation.h"
+#include "nvr/error.h"
 
 namespace nvr::daemon {
 
@@ -30,7 +31,8 @@ class Engine {
   virtual ~Engine() = default;
 
   [[nodiscard]] virtual std::string_view name() const = 0;
-  // How many operations may be submitted and not reaped.
+  // How many operations to keep on the disk. Some more may be submitted, up to kMaxOperations in all, when
+  // some of them are stuck.
   [[nodiscard]] virtual std::uint32_t depth() const = 0;
 
   // The most slots that one read may fill, at most kMaxReadSlots. What is read is published when all of it is
@@ -39,6 +41,8 @@ class Engine {
 
   // Does it read past the page cache (CachePolicy::kDirect)?
   [[nodiscard]] virtual bool reads_direct() const { return false; }
+  // Why nothing will come of any operation any more, if so: what has been submitted is the kernel's for good.
+  [[nodiscard]] virtual std::optional<Error> failure() const { return std::nullopt; }
   // What the log should say, once.
   [[nodiscard]] virtual std::optional<std::string> take_note() { return std::nullopt; }
 

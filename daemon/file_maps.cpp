@@ -1,5 +1,7 @@
 #include "daemon/file_maps.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 
 #include "daemon/sample_dir.h"
@@ -22,6 +24,8 @@ Result<std::shared_ptr<const shm::Mapping>> FileMaps::map(const SampleFile& file
   if (entry.map == nullptr || entry.map->size() < file.end) {  // mapped before it grew
     auto mapping = shm::Mapping::create(file.fd.get(), 0, file.size, shm::Access::kReadOnly, "a recording");
     if (!mapping) return tl::unexpected(mapping.error());
+    madvise(mapping->data(), mapping->size(),
+            MADV_RANDOM);  // a fault brings in its page, and nobody waits for more
     entry.map = std::make_shared<const shm::Mapping>(std::move(*mapping));
   }
   return entry.map;

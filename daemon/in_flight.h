@@ -41,6 +41,15 @@ class InFlight {
     }
     return oldest;
   }
+  // How many have been there since before `time_ns`.
+  [[nodiscard]] std::uint32_t count_older_than(std::uint64_t time_ns) const {
+    std::uint32_t count = 0;
+    for (const Entry& entry : entries_) {
+      const std::uint64_t since_ns = entry.since_ns.load(std::memory_order_relaxed);
+      count += since_ns != 0 && since_ns < time_ns ? 1 : 0;
+    }
+    return count;
+  }
   [[nodiscard]] std::uint32_t count() const {
     std::uint32_t count = 0;
     for (const Entry& entry : entries_) count += entry.since_ns.load(std::memory_order_relaxed) != 0 ? 1 : 0;

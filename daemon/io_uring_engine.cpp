@@ -19,9 +19,11 @@ char doorbells_tag;
 char closed_tag;
 char proof_tag;
 
-// Workers that may wait for the disk at a time: opens, and reads of files whose extents are not in memory
-// yet.
+// Workers for what is not of the disk. Of those that wait for the disk (opens, and reads of files whose
+// extents are not in memory yet) there are no more than operations.
 constexpr unsigned kSpareWorkers = 8;
+// Times that the kernel may say it has no room for a submission before we believe that it never will.
+constexpr int kMaxSubmitTries = 10'000;
 
 // From the one that costs least to the one that any kernel with io_uring has.
 constexpr std::array<unsigned, 4> kSetupLadder = {
@@ -74,7 +76,7 @@ IoUringEngine::IoUringEngine(const SampleDir& directory, int wakeups, std::uint3
       wakeups_(wakeups),
       depth_(depth),
       how_(SampleDir::how_to_open()),
-      requests_(depth) {}
+      requests_(kMaxOperations) {}
 
 IoUringEngine::~IoUringEngine() {
   if (is_set_up_) io_uring_queue_exit(&ring_);
@@ -85,14 +87,14 @@ Result<void> IoUringEngine::set_up() {
   for (const unsigned flags : kSetupLadder) {
     io_uring_params params = {};
     params.flags = flags | IORING_SETUP_CQSIZE;
-    params.cq_entries = 4 * depth_ + 64;  // every operation, its close, and the doorbells
-    result = io_uring_queue_init_params(2 * depth_ + 16, &ring_, &params);
+    params.cq_entries = 4 * kMaxOperations;  // every operation, its close, and the doorbells
+    result = io_uring_queue_init_params(2 * kMaxOperations, &ring_, &params);
     if (result != -EINVAL) break;
   }
   if (result < 0) return refuse(-result, "io_uring_setup");
   is_set_up_ = true;
   io_uring_ring_dontfork(&ring_);
-  std::array<unsigned, 2> workers = {depth_ + kSpareWorkers, kSpareWorkers};
+  std::array<unsigned, 2> workers = {kMaxOperations, kSpareWorkers};
   io_uring_register_iowq_max_workers(&ring_, workers.data());  // where the kernel has it (5.15)
 
   io_uring_probe* const probe = io_uring_get_probe_ring(&ring_);
@@ -141,13 +143,22 @@ Result<void> IoUringEngine::prove() {
 // ---- Submission
 // ------------------------------------------------------------------------------------------------------
 
+// The queue holds twice what can be in flight, so it is full of closes at most, and submitting empties it.
 io_uring_sqe& IoUringEngine::next_sqe() {
-  io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
-  while (sqe == nullptr) {  // cannot be full for good: submitting empties it
-    io_uring_submit(&ring_);
-    sqe = io_uring_get_sqe(&ring_);
+  for (int tries = 0; tries < kMaxSubmitTries && !failure_; ++tries) {
+    if (io_uring_sqe* const sqe = io_uring_get_sqe(&ring_)) return *sqe;
+    judge(io_uring_submit(&ring_));
   }
-  return *sqe;
+  if (!failure_) judge(-EBUSY, true);
+  return discarded_;
+}
+
+// What io_uring_enter has answered: is it over with this ring?
+void IoUringEngine::judge(int result, bool for_good) {
+  if (result >= 0 || failure_) return;
+  const bool passes = result == -EINTR || result == -EAGAIN || result == -EBUSY || result == -ETIME;
+  if (passes && !for_good) return;
+  failure_ = fail_errno(-result, "io_uring has failed").value();
 }
 
 void IoUringEngine::submit(Operation& operation) {
@@ -256,7 +267,7 @@ void IoUringEngine::watch_doorbells() {
 // ------------------------------------------------------------------------------------------------------
 
 std::size_t IoUringEngine::reap(std::span<Completion> completions) {
-  if (outstanding_ > 0 || io_uring_sq_ready(&ring_) > 0) io_uring_submit_and_get_events(&ring_);
+  if (outstanding_ > 0 || io_uring_sq_ready(&ring_) > 0) judge(io_uring_submit_and_get_events(&ring_));
   std::size_t count = 0;
   if (!hot_.empty() &&
       !completions.empty()) {  // one a call: its reader shall not wait for the next one's copy
@@ -325,11 +336,11 @@ void IoUringEngine::wait(int timeout_ms) {
   if (rest_ms >= 0) timeout_ms = timeout_ms < 0 ? rest_ms : std::min(timeout_ms, rest_ms);
   io_uring_cqe* cqe = nullptr;
   if (timeout_ms < 0) {
-    io_uring_submit_and_wait(&ring_, 1);
+    judge(io_uring_submit_and_wait(&ring_, 1));
     return;
   }
   __kernel_timespec limit = {.tv_sec = timeout_ms / 1000, .tv_nsec = (timeout_ms % 1000) * 1'000'000L};
-  io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &limit, nullptr);
+  judge(io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &limit, nullptr));
 }
 
 }  // namespace nvr::daemon

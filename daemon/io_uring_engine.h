@@ -35,6 +35,7 @@ class IoUringEngine final : public Engine {
   [[nodiscard]] std::uint32_t depth() const override { return depth_; }
   [[nodiscard]] std::uint32_t read_slots() const override { return kReadSlots; }
   [[nodiscard]] bool reads_direct() const override { return true; }
+  [[nodiscard]] std::optional<Error> failure() const override { return failure_; }
   [[nodiscard]] std::optional<std::string> take_note() override { return windows_.take_why(); }
   void submit(Operation& operation) override;
   std::size_t reap(std::span<Completion> completions) override;
@@ -59,6 +60,7 @@ class IoUringEngine final : public Engine {
   [[nodiscard]] Result<void> set_up();
   [[nodiscard]] Result<void> prove();
   [[nodiscard]] io_uring_sqe& next_sqe();
+  void judge(int result, bool for_good = false);
   void submit_open(Operation& operation);
   void submit_read(Operation& operation);
   void submit_buffered(Operation& operation);
@@ -75,6 +77,8 @@ class IoUringEngine final : public Engine {
   open_how how_ = {};
   io_uring ring_ = {};
   bool is_set_up_ = false;
+  std::optional<Error> failure_;
+  io_uring_sqe discarded_ = {};  // written to in the place of a real one, after a failure
   PageCache cache_;
   DropBehind drop_behind_;
   RegisteredWindows windows_;

@@ -23,6 +23,8 @@ namespace nvr::daemon {
 
 class ServedStream;
 
+// Most operations that are with an engine at a time.
+inline constexpr std::uint32_t kMaxOperations = 64;
 // Most slots that one read fills: a whole window.
 inline constexpr std::uint32_t kMaxReadSlots = shm::kMaxSlots;
 

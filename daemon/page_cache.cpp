@@ -84,7 +84,9 @@ bool PageCache::is_hot(SampleFile& file) {
 }
 
 std::int64_t PageCache::read_hot(Operation& operation) {
-  return read_mapped(operation, resident_end(*operation.file, operation.position()));
+  const std::uint64_t end = operation.offset + operation.length;
+  if (resident_end(*operation.file, operation.position()) < end) return -EAGAIN;
+  return read_mapped(operation, end);
 }
 
 std::int64_t PageCache::read_brought_in(Operation& operation, std::uint32_t length) {

@@ -43,6 +43,7 @@ class Scheduler {
     return nullptr;
   }
 
+  [[nodiscard]] bool has_queued() const { return !opens_.empty() || !reads_.empty(); }
   [[nodiscard]] bool has_starved() const { return !starved_.empty(); }
   // Calls visit(Schedulable&) for each stream without credit. visit may enqueue that stream elsewhere.
   template <class Visit>

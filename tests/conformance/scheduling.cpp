@@ -132,7 +132,7 @@ TEST_CASE("C18 an open cancelled while queued is skipped") {
   }
   const RecordingFile skipped = make_recording(disk.backing(), {2, 1}, 4 * kChunk, 99);
   const RecordingFile after = make_recording(disk.backing(), {2, 2}, 4 * kChunk, 98);
-  const DaemonProcess daemon = site.start();
+  const DaemonProcess daemon = site.start({"--io-depth", "64"});
   Client client = connect_to(daemon, {.streams = depth + 2, .slots_per_stream = 2});
   std::vector<Stream> stuck;
   for (const RecordingFile& file : stuck_files) stuck.push_back(open_stream(client, file));

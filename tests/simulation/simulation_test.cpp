@@ -23,7 +23,7 @@ class Run {
   Run(std::uint64_t seed, std::uint32_t depth, Faults faults)
       : random_(seed),
         engine_(random_, depth, faults, files_),
-        in_flight_(daemon::DiskService::kMaxOperations),
+        in_flight_(daemon::kMaxOperations),
         service_(engine_, statistics_, in_flight_, UINT64_MAX,
                  [this](const daemon::FromDisk& message) { hear(message); }) {}
 

@@ -56,7 +56,7 @@ void set_engine_under_test(std::string name) {
   engine() = std::move(name);
 }
 unsigned engine_depth() {
-  return engine() == "mmap" ? 1 : 32;
+  return engine() == "mmap" ? 1 : 64;  // daemon::kMaxOperations
 }
 
 void skip_or_fail(std::string_view reason) {

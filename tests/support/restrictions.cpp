@@ -18,9 +18,11 @@ namespace {
 // The numbers of the calls that are denied here are the same on every architecture, so the filter does not
 // ask for which one the call is made.
 bool deny(const DeniedCall& call) {
-  std::array<sock_filter, 4> program = {
+  std::array<sock_filter, 6> program = {
       {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<unsigned>(call.number), 0, 1),
+       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<unsigned>(call.number), 0, 3),
+       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[1])),  // its lower half
+       BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, call.from_second, 0, 1),
        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (static_cast<unsigned>(call.error) & SECCOMP_RET_DATA)),
        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)}};
   const sock_fprog filter = {.len = program.size(), .filter = program.data()};

@@ -9,10 +9,12 @@
 
 namespace nvr::test {
 
-// A system call that fails with `error` (by a seccomp filter), whoever makes it and whatever it asks for.
+// A system call that fails with `error` (by a seccomp filter), whoever makes it; if its second argument is at
+// least `from_second`.
 struct DeniedCall {
   int number = 0;  // SYS_...
   int error = 0;
+  unsigned from_second = 0;
 };
 
 struct Restrictions {

@@ -180,5 +180,37 @@ TEST_CASE("with too few descriptors for the ring io_uring says so") {
   CHECK(refusals > 0);
 }
 
+TEST_CASE("an io_uring that fails while it is in use ends every stream with one error, and the daemon") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 40 * kChunkBytes + 1);
+  DaemonOptions options = site.options();
+  options.arguments = {"--io-depth", "32"};
+  options.restrictions.denied = {.number = SYS_io_uring_enter, .error = EPERM, .from_second = 8};
+  DaemonProcess daemon(options);
+  Client client = connect_to(daemon, {.streams = 20, .slots_per_stream = 4});
+  CHECK(problem_reading(client, file) == "");  // a few submissions at a time are allowed
+  Stream before = open_stream(client, file);
+  auto held = before.next();
+  REQUIRE(code_of(held) == Code::kOk);
+
+  daemon.stop();  // so that it finds all of them at once, when it goes on
+  std::vector<Stream> streams;
+  for (int i = 0; i < 16; ++i) streams.push_back(open_stream(client, file));
+  daemon.go_on();
+  for (Stream& stream : streams) {
+    const auto next = stream.next();
+    REQUIRE(code_of(next) == Code::kUnavailable);
+    CHECK_THAT((*next).error().message, Catch::Matchers::Contains("can no longer read its disk"));
+    CHECK_FALSE(stream.next().has_value());
+  }
+  const Outcome outcome = drain(before);
+  CHECK((!outcome.error || outcome.error->code == Code::kUnavailable));
+  CHECK(file.difference((*held)->offset(), (*held)->bytes()) == "");
+  const auto exit = daemon.wait();
+  REQUIRE(exit.has_value());
+  CHECK(*exit == Exit{.code = 1, .signal = {}});
+  CHECK_THAT(daemon.log(), Catch::Matchers::Contains("io_uring has failed"));
+}
+
 }  // namespace
 }  // namespace nvr::test
