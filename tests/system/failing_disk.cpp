@@ -24,11 +24,10 @@ const std::vector<std::string> kFast = {"--size",     "128M", "--seek",      "0"
 // A failing disk with recordings on it that nothing has in memory, and a daemon. Ends well whatever has
 // become of the disk: a process with a thread in an uninterruptible read is not reaped before that read ends.
 struct FailingDisk {
-  explicit FailingDisk(int count, std::uint64_t bytes = 4 * kMiB + 321) {
+  explicit FailingDisk(std::uint32_t count, std::uint64_t bytes = 4 * kMiB + 321) {
     REQUIRE(mkdir((disk / "samples").c_str(), 0755) == 0);
-    for (int i = 0; i < count; ++i)
-      files.push_back(
-          make_recording(disk / "samples", {1, static_cast<std::uint32_t>(i)}, bytes, test_seed() + i));
+    for (std::uint32_t i = 0; i < count; ++i)
+      files.push_back(make_recording(disk / "samples", {1, i}, bytes, test_seed() + i));
     disk.cool();
   }
   ~FailingDisk() {
