@@ -269,7 +269,7 @@ void ServedStream::put(const Descriptor& content) {
 void ServedStream::publish() {
   descriptors_.publish();
   if (reader_.should_ring()) {
-    shm::futex_wake_one(descriptors_.futex_word());
+    if (!shm::futex_wake_one(descriptors_.futex_word())) reader_.take_back();
     context_->statistics.wakes.add();
   }
   if (connection_->wake_event_loop()) context_->statistics.wakes.add();

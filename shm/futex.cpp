@@ -25,8 +25,8 @@ futex_waitv waiter(const std::atomic<std::uint32_t>& word, std::uint32_t seen, s
 
 }  // namespace
 
-void futex_wake_one(const std::atomic<std::uint32_t>& word) {
-  syscall(SYS_futex, &word, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+bool futex_wake_one(const std::atomic<std::uint32_t>& word) {
+  return syscall(SYS_futex, &word, FUTEX_WAKE, 1, nullptr, nullptr, 0) > 0;
 }
 
 void futex_wake_private(std::atomic<std::uint32_t>& word) {

@@ -7,8 +7,9 @@
 
 namespace nvr::shm {
 
-// Wakes at most one process that sleeps on `word`. Never blocks. Works on a read-only mapping.
-void futex_wake_one(const std::atomic<std::uint32_t>& word);
+// Wakes at most one thread that sleeps on `word`; false if nobody did. Never blocks. Works on a read-only
+// mapping.
+bool futex_wake_one(const std::atomic<std::uint32_t>& word);
 
 // Wakes every thread of this process that sleeps on the private `word`.
 void futex_wake_private(std::atomic<std::uint32_t>& word);

@@ -12,10 +12,12 @@
 // rings) or W1 before S2 (the sleeper sees the work). Release and acquire would not do: a store may wait in
 // the store buffer while the following load is served.
 //
-// One ring per odd value is enough. A waker that skips W3 has read, in W2, an odd value for which it rang
-// before; the ring ends that sleep (a futex's value compare, an edge of the eventfd or a readable socket is
-// not lost when it comes before S3), after which the sleeper looks for work once more, and that look comes
-// after this waker's W1.
+// One ring per odd value is enough, if it ends that sleep even when it comes before S3. A waker that skips
+// W3 has read, in W2, an odd value for which it rang before; after the sleep the sleeper looks for work once
+// more, and that look comes after this waker's W1. An edge of the eventfd and a readable socket do end the
+// sleep. A futex wake that comes before S3 is lost, and the value compare makes up for it only where the work
+// came after the sleeper's last look; but W1 may lie before S1 and W2 after it. So such a ring counts only if
+// it woke somebody: otherwise the waker takes it back, and rings again for what it publishes next.
 #pragma once
 
 #include <atomic>
@@ -49,7 +51,7 @@ class Sleeper {
 
 // The waker's side; may be shared by threads (two may ring for one epoch, which is harmless). Believes
 // nothing of the word but "differs from the odd value I last rang for", so a hostile sleeper gets at most one
-// ring for each of its own stores that the waker happens to see.
+// ring for each of its own stores that the waker happens to see, or for each publication.
 class Waker {
  public:
   explicit Waker(const Word& epoch) : epoch_(&epoch) {}
@@ -62,6 +64,8 @@ class Waker {
     rung_for.store(value, std::memory_order_relaxed);
     return true;
   }
+  // The ring came to nobody and left no trace: it does not count.
+  void take_back() { std::atomic_ref(rung_for_).store(0, std::memory_order_relaxed); }
 
  private:
   const Word* epoch_;

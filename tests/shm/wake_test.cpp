@@ -29,6 +29,34 @@ TEST_CASE("wake: a waker rings once for each sleep, and not at all for one who i
   }
 }
 
+// A futex keeps no ring. The sleeper has taken what the waker published, announces, is seen and rung for
+// before it sleeps, finds nothing new, and sleeps: the next publication must ring again.
+TEST_CASE("wake: a futex wake that came to nobody does not count") {
+  Word value = 1;
+  Word epoch = 0;
+  Word cancel = 0;
+  Sleeper sleeper(epoch);
+  Waker waker(epoch);
+  sleeper.announce();
+  REQUIRE(waker.should_ring());
+  REQUIRE_FALSE(futex_wake_one(value));
+  waker.take_back();
+
+  std::atomic<bool> woken = false;
+  std::thread other([&] {
+    while (value.load() == 1) futex_wait_either(value, 1, cancel, 0, now_ns() + 3600 * kSecond);
+    woken = true;
+  });
+  value.store(2);
+  REQUIRE(waker.should_ring());
+  if (!futex_wake_one(value)) waker.take_back();
+  other.join();
+  CHECK(woken);
+  sleeper.announce();
+  REQUIRE(waker.should_ring());
+  CHECK_FALSE(waker.should_ring());  // a ring that counts
+}
+
 TEST_CASE("wake: the epoch may wrap") {
   Word epoch = 0xfffffffe;
   Waker waker(epoch);
@@ -69,7 +97,7 @@ TEST_CASE("wake: no hand-off is lost between two that sleep without a time limit
         sleeper.retire();
       }
       mine.value.store(expected);
-      if (waker.should_ring()) futex_wake_one(mine.value);
+      if (waker.should_ring() && !futex_wake_one(mine.value)) waker.take_back();
     }
   };
   std::thread other(run, 1, 11);
