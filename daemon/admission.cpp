@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string>
 
+#include "shm/clock.h"
+
 namespace nvr::daemon {
 namespace {
 
@@ -17,6 +19,20 @@ Result<void> Admission::check_uid(std::uint32_t uid) const {
   return fail(Code::kPermissionDenied, "uid " + std::to_string(uid) +
                                            " may not connect: start the daemon with --allow-uid " +
                                            std::to_string(uid));
+}
+
+Result<void> Admission::check_rate(std::uint32_t uid, std::uint64_t now_ns) {
+  if (limits_.connects_per_second == 0 || is_privileged(uid)) return {};
+  const std::uint64_t price_ns = shm::kSecond / limits_.connects_per_second;
+  const std::uint64_t most_ns = price_ns * (kConnectsAtOnce + std::uint64_t{2} * limits_.max_clients_per_uid);
+  std::uint64_t& earned_ns = connects_earned_ns_[uid];
+  const std::uint64_t then_ns = std::max(earned_ns, now_ns) + price_ns;
+  if (then_ns > now_ns + most_ns)
+    return fail(Code::kResourceExhausted, "uid " + std::to_string(uid) + " connects too often: more than " +
+                                              std::to_string(limits_.connects_per_second) +
+                                              " times a second (--connects-per-second)");
+  earned_ns = then_ns;
+  return {};
 }
 
 Result<void> Admission::admit_client(std::uint32_t uid, std::uint32_t streams, std::uint32_t slots) {

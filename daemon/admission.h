@@ -13,6 +13,7 @@ namespace nvr::daemon {
 struct Limits {
   std::uint32_t max_clients = 0;  // connections with segments
   std::uint32_t max_clients_per_uid = 0;
+  std::uint32_t connects_per_second = 0;  // of a uid that is neither root nor the daemon's; 0: any number
   std::uint64_t client_memory_bytes = 0;  // of one connection
   std::uint64_t total_memory_bytes = 0;   // of all; a uid other than the daemon's and root has half
 };
@@ -21,6 +22,9 @@ struct Limits {
 // for the daemon's own user and root, so that an operator always gets in.
 inline constexpr std::uint32_t kMaxHandshakes = 64;
 inline constexpr std::uint32_t kMaxControlConnections = 8;
+// Connects of one user that --connects-per-second does not count, besides two for each client that it may
+// have: so all can come back after a restart.
+inline constexpr std::uint64_t kConnectsAtOnce = 64;
 
 class Admission {
  public:
@@ -31,6 +35,9 @@ class Admission {
 
   // PermissionDenied, naming the uid and the remedy.
   [[nodiscard]] Result<void> check_uid(std::uint32_t uid) const;
+
+  // Counts one more connect. ResourceExhausted for a user who connects too often.
+  [[nodiscard]] Result<void> check_rate(std::uint32_t uid, std::uint64_t now_ns);
 
   // Counts a connection of this geometry in. ResourceExhausted or InvalidArgument, naming the bound, and
   // nothing counted.
@@ -58,6 +65,9 @@ class Admission {
   std::uint32_t own_uid_;
   std::vector<std::uint32_t> allowed_uids_;
   std::map<std::uint32_t, Share> shares_;
+  // When all of a uid's connects will have been earned: it runs ahead of the clock by what was used up. There
+  // are no more than uids that may connect.
+  std::map<std::uint32_t, std::uint64_t> connects_earned_ns_;
   std::uint32_t clients_ = 0;
   std::uint32_t controls_ = 0;
   std::uint64_t memory_bytes_ = 0;

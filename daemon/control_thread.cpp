@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 
 #include "daemon/status.h"
 #include "shm/clock.h"
@@ -36,6 +37,10 @@ Result<std::unique_ptr<ControlThread>> ControlThread::create(Options options, sh
                           .device_kind = control->options_.device_kind,
                           .io_depth = control->options_.io_depth,
                           .wait_for_directory = control->options_.wait_for_directory,
+                          .sandbox = control->options_.sandbox,
+                          .probes = control->options_.fail_fast_s > 0,
+                          .fifo_visits = control->options_.fifo_visits,
+                          .reserve_percent = control->options_.reserve_percent,
                           .slow_operation_ns = control->options_.slow_operation_ms * shm::kMillisecond,
                           .max_connections = control->options_.max_clients},
                          control->mail_wakeup_.get());
@@ -47,6 +52,7 @@ Result<std::unique_ptr<ControlThread>> ControlThread::create(Options options, sh
   control->peers_.emplace(control->epoll_.get(), *control->disk_,
                           Peers::Setup{.admission = Admission({.max_clients = o.max_clients,
                                                                .max_clients_per_uid = o.max_clients_per_uid,
+                                                               .connects_per_second = o.connects_per_second,
                                                                .client_memory_bytes = o.client_memory_bytes,
                                                                .total_memory_bytes = o.total_memory_bytes},
                                                               geteuid(), o.allowed_uids),
@@ -67,7 +73,8 @@ ControlThread::ControlThread(Options options, shm::UniqueFd signals, shm::Unique
       signals_(std::move(signals)),
       epoll_(std::move(epoll)),
       mail_wakeup_(std::move(mail_wakeup)),
-      watchdog_(options_.slow_operation_ms * shm::kMillisecond) {
+      watchdog_(options_.slow_operation_ms * shm::kMillisecond),
+      breaker_(options_.fail_fast_s * shm::kSecond) {
   if (getrandom(&instance_, sizeof(instance_), GRND_NONBLOCK) != sizeof(instance_)) instance_ = started_ns_;
 }
 
@@ -117,12 +124,22 @@ Result<void> ControlThread::on_directory_opened(const DirectoryOpened& opened) {
   if (!opened.note.empty()) spdlog::warn("{}; serving with engine {}", opened.note, opened.engine);
   if (auto listening = peers_->listen(options_.socket_path, !options_.allowed_uids.empty()); !listening)
     return listening;
+  if (options_.sandbox) confine(opened);
   spdlog::info("ready: serving {} at {} (engine {}, {} disk)", options_.directory, options_.socket_path,
                engine_, to_string(device_));
   std::uint64_t systemd_us = 0;
   if (sd_watchdog_enabled(0, &systemd_us) > 0) systemd_period_ns_ = systemd_us * 1000 / 2;
   sd_notifyf(0, "READY=1\nSTATUS=Serving %s", options_.directory.c_str());
   return {};
+}
+
+// Everything that this needs has been opened, and no client has been heard yet.
+void ControlThread::confine(const DirectoryOpened& opened) {
+  const Confinement control = confine_control_thread(options_.socket_path);
+  const int error = filter_system_calls(
+      {.io_uring = opened.engine == "io_uring", .notifies = getenv("NOTIFY_SOCKET") != nullptr});
+  spdlog::info("sandbox: {}",
+               describe_sandbox(control, opened.confinement, opened.engine_confinement, error));
 }
 
 // Ends with every client told: the kernel keeps the memory that it may still write to, and a daemon that is
@@ -195,8 +212,9 @@ void ControlThread::beat() {
   next_beat_ns_ = now + kHeartbeatNs;
 
   look_at_disk(now);
-  // For one period at least, or each of many short streams would wake this thread.
-  if (woken || disk_->has_open_streams()) return;
+  // For one period at least, or each of many short streams would wake this thread; and until the clients have
+  // been told that a stall is over.
+  if (woken || disk_->has_open_streams() || stall_.operation != shm::DiskOperation::kNone) return;
   // S1 and S2 of shm/wake.h: the disk thread wakes us when a stream is opened.
   heartbeat_sleep_->announce();
   beating_ = disk_->has_open_streams();
@@ -211,11 +229,17 @@ void ControlThread::look_at_disk(std::uint64_t now_ns) {
     spdlog::warn("{} has been stuck for {:.1f} s; {} streams are open", to_string(oldest),
                  static_cast<double>(now_ns - oldest.since_ns) / 1e9,
                  disk_->statistics().streams_open.value());
-  const bool changed = !(oldest == stall_);
+  if (breaker_.update(oldest, disk_->statistics().probe_answered_ns.value(), now_ns))
+    spdlog::warn("{}", breaker_.refuses()
+                           ? "the disk has not answered for " + std::to_string(options_.fail_fast_s) +
+                                 " s: new opens are refused (--fail-fast)"
+                           : "the disk answers again: new opens are served");
+  // A client that came during a stall has not seen it yet.
+  const bool has_news = !(oldest == stall_) || oldest.operation != shm::DiskOperation::kNone;
   stall_ = oldest;
   peers_->for_each_serving([&](const Connection& connection) {
     shm::ReadHeader& header = connection.read_view().read_header();
-    if (changed) write_disk_state(header.disk, stall_);
+    if (has_news) write_disk_state(header.disk, stall_, breaker_.refuses());
     header.heartbeat.store(header.heartbeat.load() + 1);  // sole writer
   });
 }
@@ -230,6 +254,7 @@ std::string ControlThread::status() const {
                         .uptime_ns = now - started_ns_,
                         .now_ns = now,
                         .stall = stall_,
+                        .refuses_opens = breaker_.refuses(),
                         .operations_in_flight = disk_->in_flight().count(),
                         .control_connections = totals.controls,
                         .accepted = totals.accepted,

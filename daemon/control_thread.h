@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "daemon/circuit_breaker.h"
 #include "daemon/device.h"
 #include "daemon/disk_thread.h"
 #include "daemon/options.h"
@@ -32,6 +33,7 @@ class ControlThread {
   [[nodiscard]] Result<void> watch(int fd, std::uint64_t tag) const;
   [[nodiscard]] int timeout_ms() const;
   [[nodiscard]] std::optional<Error> take_mail();
+  void confine(const DirectoryOpened& opened);
   [[nodiscard]] Result<void> on_directory_opened(const DirectoryOpened& opened);
   void beat();
   void look_at_disk(std::uint64_t now_ns);
@@ -52,6 +54,7 @@ class ControlThread {
   Device device_;
   Watchdog watchdog_;
   std::uint64_t last_slow_end_ns_ = 0;
+  CircuitBreaker breaker_;
   shm::OldestOperation stall_;                   // as last written to the clients
   std::optional<shm::Sleeper> heartbeat_sleep_;  // announced while there is no heartbeat
   bool beating_ = false;

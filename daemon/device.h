@@ -11,6 +11,8 @@ namespace nvr::daemon {
 struct Device {
   bool rotational = false;
   bool known = false;  // sysfs had an answer; loop and network file systems often give none
+  // The most that the kernel reads ahead at one bidding: the larger of read_ahead_kb and the largest request.
+  std::uint64_t request_bytes = 128 << 10;
 };
 
 // Reads /sys only, never the disk itself. `wanted` overrides.

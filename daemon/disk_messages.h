@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "daemon/device.h"
+#include "daemon/sandbox.h"
 #include "nvr/error.h"
 #include "shm/disk_state.h"
 
@@ -18,6 +19,8 @@ struct DirectoryOpened {  // the engine runs; clients can be served
   std::string_view engine;
   std::string note;  // about the choice of engine, for the log; may be empty
   Device device;
+  Confinement confinement;         // of the disk thread
+  std::string engine_confinement;  // Engine::confinement()
 };
 struct DirectoryMissing {  // tried again, with --wait-for-dir; sent once
   Error error;

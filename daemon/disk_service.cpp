@@ -9,6 +9,7 @@
 
 #include "shm/clock.h"
 #include "shm/command.h"
+#include "shm/step.h"
 
 namespace nvr::daemon {
 namespace {
@@ -23,25 +24,35 @@ shm::OldestOperation describe(const Operation& operation) {
           .offset = operation.offset + operation.done};
 }
 
+std::optional<VisitPlan> make_plan(const DiskService::Setup& setup) {
+  if (!setup.is_rotational) return std::nullopt;
+  return VisitPlan{.visits = Visits(setup.fifo ? Visits::Order::kFifo : Visits::Order::kSweep),
+                   .new_streams_first = !setup.fifo};
+}
+
 }  // namespace
 
-DiskService::DiskService(Engine& engine, DiskStatistics& statistics, InFlight& in_flight,
-                         std::uint64_t slow_operation_ns, Tell tell)
+DiskService::DiskService(Engine& engine, DiskStatistics& statistics, InFlight& in_flight, Setup setup,
+                         Tell tell)
     : engine_(engine),
       statistics_(statistics),
       in_flight_(in_flight),
-      slow_operation_ns_(slow_operation_ns),
+      setup_(setup),
       tell_(std::move(tell)),
       operations_(kMaxOperations),
-      context_{scheduler_, operations_, engine_, statistics_} {}
+      plan_(make_plan(setup)),
+      lanes_(setup.reserve_percent, kStuckMs * shm::kMillisecond),
+      context_{scheduler_, operations_, engine_, statistics_, plan_ ? &*plan_ : nullptr} {}
 
 void DiskService::attach(Connection& connection) {
   connection.attach(context_);
   connections_.push_back(&connection);
+  NVR_STEP("daemon.attached");
 }
 
 void DiskService::detach(Connection& connection) {
   connection.condemn();
+  NVR_STEP("daemon.leaving");
   connection.is_leaving = true;
   ++leaving_;
   finish_detaching();
@@ -53,6 +64,7 @@ void DiskService::finish_detaching() {
   std::erase_if(connections_, [this](Connection* connection) {
     if (!connection->is_leaving || connection->has_operations_in_flight()) return false;
     --leaving_;
+    NVR_STEP("daemon.detached");
     tell_(Detached{connection});
     return true;
   });
@@ -72,6 +84,7 @@ bool DiskService::take_commands() {
     if (connection->is_condemned()) continue;
     std::optional<const char*> offence;
     const bool kept = connection->commands().take([&](const shm::Command& command) {
+      NVR_STEP("daemon.command_taken");
       any = true;
       connection->rings_without_work = 0;
       offence = shm::offence_of(command, connection->geometry().streams);
@@ -108,7 +121,7 @@ bool DiskService::take_credit() {
       condemn(stream.connection(), "return of a slot that was not lent");
     } else if (stream.has_credit()) {
       stream.connection().rings_without_work = 0;
-      stream.reschedule();
+      stream.reschedule(shm::now_ns());
     } else {
       return;
     }
@@ -124,40 +137,93 @@ bool DiskService::take_credit() {
 // is otherwise well, must not take the others' place for as long as the drive tries.
 bool DiskService::has_room() const {
   if (operations_.empty()) return false;
-  if (submitted_ < engine_.depth()) return true;
+  const std::uint32_t others = submitted_ - lanes_.size();  // that the plan does not bound
+  if (others < engine_.depth()) return true;
   const std::uint64_t now = shm::now_ns();
   const std::uint64_t stuck_ns = kStuckMs * shm::kMillisecond;
-  return now > stuck_ns && submitted_ - in_flight_.count_older_than(now - stuck_ns) < engine_.depth();
+  return now > stuck_ns &&
+         others - std::min(others, in_flight_.count_older_than(now - stuck_ns)) < engine_.depth();
 }
 
-bool DiskService::submit_operations() {
-  bool any = false;
+// One at a time, and what has completed is shown before the next: what is in memory the engine reads at once,
+// and its reader should find it in the processor's cache.
+bool DiskService::submit_operation() {
+  if (plan_) return submit_by_plan(shm::now_ns());
+  is_full_ = !has_room() && scheduler_.has_queued();
+  if (is_full_) return false;
+  const std::uint64_t now_ns = shm::now_ns();
+  return serve(scheduler_.next(now_ns), Operation::Lane::kNone, now_ns);
+}
+
+// A spinning disk: first what keeps it busy, new streams between two segments, and then what is in memory.
+bool DiskService::submit_by_plan(std::uint64_t now_ns) {
+  const bool is_wanted = !plan_->visits.empty();
   is_full_ = false;
-  for (;;) {
-    if (!has_room()) {
-      is_full_ = scheduler_.has_queued();
-      break;
-    }
-    auto* const stream = static_cast<ServedStream*>(scheduler_.next());
-    if (stream == nullptr) break;
-    any = true;
-    if (!stream->take_credit()) {
-      condemn(stream->connection(), "return of a slot that was not lent");
-      continue;
-    }
-    Operation& operation = operations_.take();
-    stream->prepare(operation, shm::now_ns());
-    hand_over(operation);
-    stream->reschedule();
+  if (operations_.empty()) {
+    is_full_ = is_wanted || scheduler_.has_queued();
+    return false;
   }
-  return any;
+  if (scheduler_.has_new()) {
+    if (lanes_.has_room_for_new(now_ns, is_wanted))
+      return serve(scheduler_.next_of(Scheduler::Place::kNew, now_ns), Operation::Lane::kNew, now_ns);
+    is_full_ = true;
+  }
+  if (is_wanted) {
+    if (lanes_.has_room_for_segment(now_ns) && submit_segment(now_ns)) return true;
+    is_full_ = true;
+  }
+  if (!has_room()) {
+    is_full_ |= scheduler_.has_queued();
+    return false;
+  }
+  return serve(scheduler_.next_of(Scheduler::Place::kRead, now_ns), Operation::Lane::kNone, now_ns);
 }
 
-void DiskService::hand_over(Operation& operation) {
-  operation.submitted_ns = shm::now_ns();
+bool DiskService::submit_segment(std::uint64_t now_ns) {
+  while (auto* const visitor = plan_->visits.next(now_ns, plan_->model.visit_ns())) {
+    auto& stream = static_cast<ServedStream&>(*visitor);
+    Operation& operation = operations_.take();
+    if (!lanes_.is_stuck_with(stream, now_ns) && stream.prepare_segment(operation)) {
+      lanes_.enter(operation, Operation::Lane::kSegment);
+      hand_over(operation, now_ns);
+      stream.reschedule(now_ns);
+      return true;
+    }
+    Visits::remove(stream);  // it comes again when what is stuck has come, or its reader has made room
+    operations_.give_back(operation);
+  }
+  return false;
+}
+
+// The stream's turn has come.
+bool DiskService::serve(Schedulable* next, Operation::Lane lane, std::uint64_t now_ns) {
+  if (next == nullptr) return false;
+  auto& stream = static_cast<ServedStream&>(*next);
+  if (!stream.take_credit()) {
+    condemn(stream.connection(), "return of a slot that was not lent");
+    return true;
+  }
+  Operation& operation = operations_.take();
+  stream.prepare(operation, now_ns);
+  if (lane != Operation::Lane::kNone) lanes_.enter(operation, lane);
+  hand_over(operation, now_ns);
+  stream.reschedule(now_ns);
+  return true;
+}
+
+void DiskService::probe_if_stuck() {
+  if (!wants_to_probe()) return;
+  const std::uint64_t now_ns = shm::now_ns();
+  const std::uint64_t oldest_ns = in_flight_.oldest().since_ns;
+  if (oldest_ns != 0 && now_ns >= oldest_ns + kStuckMs * shm::kMillisecond) probe_->start_if_due(now_ns);
+}
+
+void DiskService::hand_over(Operation& operation, std::uint64_t now_ns) {
+  operation.submitted_ns = now_ns;
   const auto begun = describe(operation);
   in_flight_.begin(operation.index, begun.operation, begun.recording, begun.offset, begun.since_ns);
   ++submitted_;
+  NVR_STEP("daemon.about_to_submit");
   engine_.submit(operation);
 }
 
@@ -174,29 +240,35 @@ bool DiskService::reap_completions() {
 
 void DiskService::complete(const Completion& completion) {
   Operation& operation = *completion.operation;
+  if (probe_ && probe_->owns(operation))
+    return probe_->on_completion(operation, completion.result, shm::now_ns());
   ServedStream& stream = *operation.stream;
-  const std::uint64_t duration_ns = shm::now_ns() - operation.submitted_ns;
+  const std::uint64_t now_ns = shm::now_ns();
+  const std::uint64_t duration_ns = now_ns - operation.submitted_ns;
+  NVR_STEP("daemon.completed");
   const auto ended = describe(operation);
   --submitted_;
   in_flight_.end(operation.index);
   const bool is_open = operation.kind == Operation::Kind::kOpen;
   (is_open ? statistics_.open_time : statistics_.read_time).record_ns(duration_ns);
-  if (duration_ns >= slow_operation_ns_) tell_(SlowOperationEnded{ended, duration_ns});
+  if (duration_ns >= setup_.slow_operation_ns) tell_(SlowOperationEnded{ended, duration_ns});
   if (goes_on(operation, completion.result)) {
     stream.on_progress(operation);
-    hand_over(operation);
+    hand_over(operation, now_ns);
     return;
   }
+  if (operation.lane != Operation::Lane::kNone) lanes_.leave(operation, now_ns, plan_->model);
   if (is_open) statistics_.opens.add();
+  if (!is_open && probe_ && completion.result > 0) probe_->remember(operation.recording);
   stream.on_finished(operation);
-  stream.reschedule();
+  stream.reschedule(now_ns);
 }
 
 // Accounts for what the engine returned. True: the operation is not done, submit it again. A read goes on
 // after a short read, unless its stream has been closed; EINTR and, for a while, EAGAIN are tried again.
 bool DiskService::goes_on(Operation& operation, std::int64_t result) {
   if (result == -EINTR) return true;
-  if (result == -EAGAIN && operation.retries++ < kMaxRetries) return true;
+  if (result == -EAGAIN && !operation.only_memory && operation.retries++ < kMaxRetries) return true;
   if (result < 0) {
     operation.error = static_cast<int>(-result);
     return false;

@@ -13,8 +13,10 @@
 
 #include "daemon/connection.h"
 #include "daemon/disk_messages.h"
+#include "daemon/disk_probe.h"
 #include "daemon/engine.h"
 #include "daemon/in_flight.h"
+#include "daemon/lanes.h"
 #include "daemon/operation.h"
 #include "daemon/scheduler.h"
 #include "daemon/statistics.h"
@@ -24,10 +26,15 @@ namespace nvr::daemon {
 class DiskService {
  public:
   using Tell = std::function<void(FromDisk)>;
+  struct Setup {
+    std::uint64_t slow_operation_ns = UINT64_MAX;
+    bool is_rotational = false;         // visits (visit_plan.h), or reads as they come
+    bool fifo = false;                  // visits as they are wanted, to measure the sweep against
+    std::uint32_t reserve_percent = 0;  // of a spinning disk's time, for others
+  };
   // Everything given outlives the service. `tell` hears of Detached, Violation, SlowOperationEnded,
   // EngineNote.
-  DiskService(Engine& engine, DiskStatistics& statistics, InFlight& in_flight,
-              std::uint64_t slow_operation_ns, Tell tell);
+  DiskService(Engine& engine, DiskStatistics& statistics, InFlight& in_flight, Setup setup, Tell tell);
   DiskService(const DiskService&) = delete;
   DiskService& operator=(const DiskService&) = delete;
 
@@ -40,32 +47,53 @@ class DiskService {
   // The steps. Each says whether it found something to do.
   bool take_commands();
   bool take_credit();
-  bool submit_operations();
+  bool submit_operation();
   bool reap_completions();
+
+  // For tests: when nothing is open, nothing may be in use.
+  [[nodiscard]] std::size_t operations_in_use() const { return operations_.in_use(); }
 
   // Does any stream wait for room on the disk? Then come again after kStuckMs, though nothing has happened.
   static constexpr int kStuckMs = 500;
   [[nodiscard]] bool waits_for_room() const { return is_full_; }
+  // When to come again, though nothing has happened, since the disk is left to others until then; in the
+  // past: not so.
+  [[nodiscard]] std::uint64_t paused_until_ns() const {
+    return plan_ && !plan_->visits.empty() ? lanes_.paused_until_ns() : 0;
+  }
   // Does any stream wait for its reader to give slots back?
   [[nodiscard]] bool has_starved() const { return scheduler_.has_starved(); }
 
+  // From now on the disk is probed while something is stuck on it (disk_probe.h). Precondition: the engine
+  // goes on meanwhile, and reads past the page cache.
+  void enable_probes() { probe_.emplace(engine_, operations_, statistics_); }
+  // To be called in every round. While it wants to be called again, come again after kStuckMs.
+  void probe_if_stuck();
+  [[nodiscard]] bool wants_to_probe() const { return probe_ && submitted_ > 0; }
+
  private:
   [[nodiscard]] bool has_room() const;
+  [[nodiscard]] bool submit_by_plan(std::uint64_t now_ns);
+  [[nodiscard]] bool submit_segment(std::uint64_t now_ns);
+  [[nodiscard]] bool serve(Schedulable* next, Operation::Lane lane, std::uint64_t now_ns);
   void finish_detaching();
   void condemn(Connection& connection, const char* offence);
   void take_command(ServedStream& stream, const shm::Command& command, std::optional<const char*>& offence);
-  void hand_over(Operation& operation);
+  void hand_over(Operation& operation, std::uint64_t now_ns);
   void complete(const Completion& completion);
   [[nodiscard]] bool goes_on(Operation& operation, std::int64_t result);
 
   Engine& engine_;
   DiskStatistics& statistics_;
   InFlight& in_flight_;
-  std::uint64_t slow_operation_ns_;
+  Setup setup_;
   Tell tell_;
   Scheduler scheduler_;
   OperationPool operations_;
+  std::optional<VisitPlan> plan_;  // of a spinning disk
+  Lanes lanes_;
   DiskContext context_;
+  std::optional<DiskProbe> probe_;
   std::vector<Connection*> connections_;  // attached
   std::uint32_t leaving_ = 0;             // connections that wait for the engine
   std::uint32_t submitted_ = 0;           // operations that are with the engine

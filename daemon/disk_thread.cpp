@@ -86,8 +86,9 @@ void DiskThread::run() {
 // The whole of the work. Each step says whether it found something to do.
 bool DiskThread::serve() {
   bool busy = take_all();
-  busy |= service_->submit_operations();
+  busy |= service_->submit_operation();
   busy |= service_->reap_completions();
+  service_->probe_if_stuck();
   if (busy) update_activity();
   if (auto failure =
           engine_->failure()) {  // what it has is the kernel's for good: nothing is touched any more
@@ -121,16 +122,27 @@ bool DiskThread::open_directory() {
 
 bool DiskThread::set_up_engine() {
   const Device device = describe_device(directory_->device(), options_.device_kind);
-  auto chosen = make_engine(options_.engine, *directory_, doorbells_.fd(), device, options_.io_depth);
+  auto chosen = make_engine(options_.engine, *directory_, doorbells_.fd(), device,
+                            {.io_depth = options_.io_depth, .restrict_ring = options_.sandbox});
   if (!chosen) {
     tell(StartFailed{chosen.error()});
     return false;
   }
   engine_ = std::move(chosen->engine);
-  service_.emplace(*engine_, statistics_, in_flight_, options_.slow_operation_ns,
+  service_.emplace(*engine_, statistics_, in_flight_,
+                   DiskService::Setup{.slow_operation_ns = options_.slow_operation_ns,
+                                      .is_rotational = device.rotational,
+                                      .fifo = options_.fifo_visits,
+                                      .reserve_percent = options_.reserve_percent},
                    [this](FromDisk message) { tell(std::move(message)); });
+  if (options_.probes && engine_->reads_direct()) service_->enable_probes();
   if (sysconf(_SC_NPROCESSORS_ONLN) > 1) spin_ns_ = kMaxSpinNs;
-  tell(DirectoryOpened{.engine = engine_->name(), .note = std::move(chosen->note), .device = device});
+  tell(
+      DirectoryOpened{.engine = engine_->name(),
+                      .note = std::move(chosen->note),
+                      .device = device,
+                      .confinement = options_.sandbox ? confine_disk_thread(directory_->fd()) : Confinement(),
+                      .engine_confinement = engine_->confinement()});
   return true;
 }
 
@@ -182,7 +194,7 @@ void DiskThread::sleep() {
   for (Connection* const connection : service_->connections()) connection->sleeper().announce();
   if (!take_all()) {
     statistics_.sleeps.add();
-    engine_->wait(muted_ > 0 ? kMutedPollMs : service_->waits_for_room() ? DiskService::kStuckMs : -1);
+    engine_->wait(timeout_ms());
     doorbells_.drain([this](std::uint32_t id) {
       if (id != kMailDoorbell && by_doorbell_[id] != nullptr) on_ring(*by_doorbell_[id]);
     });
@@ -190,6 +202,15 @@ void DiskThread::sleep() {
   }
   // Before anything is looked at again: who skips its ring because it rang before must be seen now.
   for (Connection* const connection : service_->connections()) connection->sleeper().retire();
+}
+
+// For how long to sleep, if nothing happens.
+int DiskThread::timeout_ms() const {
+  const std::uint64_t now_ns = shm::now_ns();
+  if (const std::uint64_t until_ns = service_->paused_until_ns(); until_ns > now_ns)
+    return static_cast<int>((until_ns - now_ns) / shm::kMillisecond + 1);
+  if (muted_ > 0) return kMutedPollMs;
+  return service_->waits_for_room() || service_->wants_to_probe() ? DiskService::kStuckMs : -1;
 }
 
 // Looks for work for a while before the thread sleeps: for as long as a sleep and a wake would take, if that

@@ -32,6 +32,10 @@ struct DiskThreadOptions {
   DeviceKind device_kind = DeviceKind::kAuto;
   std::uint32_t io_depth = 0;  // 0: by the kind of device
   bool wait_for_directory = false;
+  bool sandbox = true;
+  bool probes = false;                // while something is stuck, where the engine can
+  bool fifo_visits = false;           // DiskService::Setup
+  std::uint32_t reserve_percent = 0;  // likewise
   std::uint64_t slow_operation_ns = 0;
   std::uint32_t max_connections = 0;
 };
@@ -58,6 +62,8 @@ class DiskThread {
   // Control thread.
   void post(const ToDisk& message);
   [[nodiscard]] std::optional<FromDisk> take_message() { return from_disk_.take(); }
+  // For tests that do the thread's work in its place, without start(): what has been posted to it.
+  [[nodiscard]] std::optional<ToDisk> take_posted() { return to_disk_.take(); }
   [[nodiscard]] const DiskStatistics& statistics() const { return statistics_; }
   [[nodiscard]] const InFlight& in_flight() const { return in_flight_; }
   // The control thread stops its heartbeat when nothing is open; an odd value here asks the disk thread to
@@ -77,6 +83,7 @@ class DiskThread {
 
   bool take_mail();
   void sleep();
+  [[nodiscard]] int timeout_ms() const;
   bool spin();
 
   // Takes whatever there is from outside; the first half of serve(), and the look of one who is about to

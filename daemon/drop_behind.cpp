@@ -2,19 +2,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <utility>
+
+#include "daemon/page_cache.h"
 
 namespace nvr::daemon {
 namespace {
 
 #ifndef RWF_DONTCACHE
 constexpr int RWF_DONTCACHE = 0x80;  // Linux 6.14
-#endif
-#ifndef SYS_cachestat
-constexpr long SYS_cachestat = 451;
 #endif
 constexpr std::uint64_t kPage = 4096;
 
@@ -25,20 +22,13 @@ constexpr std::uint64_t round_up(std::uint64_t offset) {
   return round_down(offset + kPage - 1);
 }
 
-}  // namespace
-
-std::optional<Presence> presence_of(int fd, std::uint64_t offset, std::uint64_t length) {
-  struct {
-    std::uint64_t offset, length;
-  } range = {offset, length};
-  struct {
-    std::uint64_t cached, dirty, writeback, evicted, recently_evicted;
-  } pages = {};
-  if (syscall(SYS_cachestat, fd, &range, &pages, 0) != 0) return std::nullopt;
-  if (pages.cached == 0) return Presence::kNone;
-  const std::uint64_t all = (offset + length + kPage - 1) / kPage - offset / kPage;
-  return pages.cached >= all ? Presence::kAll : Presence::kSome;
+// [begin, end): whole pages.
+void forget(const SampleFile& file, std::uint64_t begin, std::uint64_t end) {
+  posix_fadvise(file.fd.get(), static_cast<off_t>(begin), static_cast<off_t>(end - begin),
+                POSIX_FADV_DONTNEED);
 }
+
+}  // namespace
 
 int DropBehind::flags() const {
   return has_dontcache_ ? RWF_DONTCACHE : 0;
@@ -59,10 +49,13 @@ void DropBehind::before(Operation& operation) const {
 
 void DropBehind::after(Operation& operation) const {
   if (!std::exchange(operation.drops, false)) return;
-  const std::uint64_t begin = round_down(operation.offset);
-  const std::uint64_t end = round_up(operation.offset + operation.length);
-  posix_fadvise(operation.file->fd.get(), static_cast<off_t>(begin), static_cast<off_t>(end - begin),
-                POSIX_FADV_DONTNEED);
+  forget(*operation.file, round_down(operation.offset), round_up(operation.offset + operation.length));
+}
+
+void give_back(const SampleFile& file, std::uint64_t begin, std::uint64_t end) {
+  begin = round_up(begin);
+  end = round_down(end);
+  if (begin < end) forget(file, begin, end);
 }
 
 }  // namespace nvr::daemon

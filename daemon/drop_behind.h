@@ -3,8 +3,6 @@
 // what a read brought in is dropped after it. Disk thread only.
 #pragma once
 
-#include <optional>
-
 #include "daemon/operation.h"
 
 namespace nvr::daemon {
@@ -25,9 +23,8 @@ class DropBehind {
   bool has_dontcache_ = true;  // as far as is known
 };
 
-// Is none of, or all of, [offset, offset + length) in the page cache? Empty, where the kernel does not say
-// (cachestat: Linux 6.5).
-enum class Presence : std::uint8_t { kNone, kSome, kAll };
-[[nodiscard]] std::optional<Presence> presence_of(int fd, std::uint64_t offset, std::uint64_t length);
+// The page cache may forget the pages that lie whole within [begin, end): they were brought in, and nobody
+// will read them.
+void give_back(const SampleFile& file, std::uint64_t begin, std::uint64_t end);
 
 }  // namespace nvr::daemon

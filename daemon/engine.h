@@ -43,6 +43,8 @@ class Engine {
   [[nodiscard]] virtual bool reads_direct() const { return false; }
   // Why nothing will come of any operation any more, if so: what has been submitted is the kernel's for good.
   [[nodiscard]] virtual std::optional<Error> failure() const { return std::nullopt; }
+  // What bounds its ways to the kernel that no filter of system calls sees, for the log; may be empty.
+  [[nodiscard]] virtual std::string confinement() const { return {}; }
   // What the log should say, once.
   [[nodiscard]] virtual std::optional<std::string> take_note() { return std::nullopt; }
 

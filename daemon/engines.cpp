@@ -14,11 +14,13 @@ constexpr std::uint32_t kSolidDepth = 32;
 }  // namespace
 
 Result<ChosenEngine> make_engine(const std::string& name, const SampleDir& directory, int wakeups,
-                                 const Device& device, std::uint32_t io_depth) {
+                                 const Device& device, const EngineSetup& setup) {
   ChosenEngine chosen;
   if (name != "mmap") {
-    if (io_depth == 0) io_depth = device.rotational ? kRotationalDepth : kSolidDepth;
-    auto engine = IoUringEngine::create(directory, wakeups, io_depth);
+    const std::uint32_t depth = setup.io_depth != 0 ? setup.io_depth
+                                : device.rotational ? kRotationalDepth
+                                                    : kSolidDepth;
+    auto engine = IoUringEngine::create(directory, wakeups, depth, setup.restrict_ring);
     if (engine) {
       chosen.engine = std::move(*engine);
       return chosen;
@@ -26,7 +28,7 @@ Result<ChosenEngine> make_engine(const std::string& name, const SampleDir& direc
     if (name == "io_uring") return tl::unexpected(engine.error());
     chosen.note = engine.error().message;
   }
-  auto engine = MmapEngine::create(directory, wakeups);
+  auto engine = MmapEngine::create(directory, wakeups, device.request_bytes);
   if (!engine) return tl::unexpected(engine.error());
   chosen.engine = std::move(*engine);
   return chosen;

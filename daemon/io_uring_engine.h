@@ -26,9 +26,9 @@ class IoUringEngine final : public Engine {
  public:
   // Sets up a ring of `depth` operations and proves that it works in this directory. The Error names the
   // cause (kernel, seccomp, sysctl, memlock, descriptors) and the remedy. `directory` outlives the engine;
-  // `wakeups` is the epoll descriptor of the doorbells.
+  // `wakeups` is the epoll descriptor of the doorbells. `restrict_ring`: see ring_restrictions.h.
   [[nodiscard]] static Result<std::unique_ptr<IoUringEngine>> create(const SampleDir& directory, int wakeups,
-                                                                     std::uint32_t depth);
+                                                                     std::uint32_t depth, bool restrict_ring);
   ~IoUringEngine() override;
 
   [[nodiscard]] std::string_view name() const override { return "io_uring"; }
@@ -36,6 +36,7 @@ class IoUringEngine final : public Engine {
   [[nodiscard]] std::uint32_t read_slots() const override { return kReadSlots; }
   [[nodiscard]] bool reads_direct() const override { return true; }
   [[nodiscard]] std::optional<Error> failure() const override { return failure_; }
+  [[nodiscard]] std::string confinement() const override;
   [[nodiscard]] std::optional<std::string> take_note() override { return windows_.take_why(); }
   void submit(Operation& operation) override;
   std::size_t reap(std::span<Completion> completions) override;
@@ -57,13 +58,16 @@ class IoUringEngine final : public Engine {
 
   IoUringEngine(const SampleDir& directory, int wakeups, std::uint32_t depth);
 
-  [[nodiscard]] Result<void> set_up();
+  [[nodiscard]] int create_ring(unsigned more_flags);
+  [[nodiscard]] Result<void> set_up(bool restrict_ring);
   [[nodiscard]] Result<void> prove();
   [[nodiscard]] io_uring_sqe& next_sqe();
   void judge(int result, bool for_good = false);
   void submit_open(Operation& operation);
   void submit_read(Operation& operation);
   void submit_buffered(Operation& operation);
+  void submit_prefetch(Operation& operation);
+  [[nodiscard]] static bool is_cached(const Operation& operation);
   void submit_direct(Operation& operation);
   void send_read(Operation& operation, io_uring_sqe& sqe, bool may_wait_for_extents);
   void watch_doorbells();
@@ -77,14 +81,16 @@ class IoUringEngine final : public Engine {
   open_how how_ = {};
   io_uring ring_ = {};
   bool is_set_up_ = false;
+  bool is_restricted_ = false;
   std::optional<Error> failure_;
   io_uring_sqe discarded_ = {};  // written to in the place of a real one, after a failure
   PageCache cache_;
   DropBehind drop_behind_;
   RegisteredWindows windows_;
-  std::vector<Request> requests_;  // by Operation::index
-  std::deque<Operation*> hot_;     // reads that are tried without the ring first
-  std::uint32_t outstanding_ = 0;  // completions that are still to come, but for the doorbells'
+  std::vector<Request> requests_;     // by Operation::index
+  std::deque<Operation*> in_memory_;  // reads that are tried without the ring first
+  std::vector<std::byte> nowhere_;    // written to by every prefetch, read by nobody
+  std::uint32_t outstanding_ = 0;     // completions that are still to come, but for the doorbells'
 };
 
 }  // namespace nvr::daemon

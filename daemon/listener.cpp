@@ -12,6 +12,8 @@
 
 #include <ctime>
 
+#include "shm/step.h"
+
 namespace nvr::daemon {
 namespace {
 
@@ -95,12 +97,15 @@ Result<Listener> Listener::create(const std::string& path, bool others_may_conne
   const int bind_errno = errno;
   umask(old_mask);
   if (bound != 0) return fail_errno(bind_errno, "cannot bind " + path);
+  NVR_STEP("daemon.bound");
   struct stat st = {};
   if (lstat(path.c_str(), &st) != 0) return fail_errno(errno, "cannot stat " + path);
   Listener listener(std::move(socket), path, st.st_dev, st.st_ino);
   if (others_may_connect && chmod(path.c_str(), 0666) != 0)
     return fail_errno(errno, "cannot open up " + path);
+  NVR_STEP("daemon.about_to_listen");
   if (listen(listener.fd(), kBacklog) != 0) return fail_errno(errno, "cannot listen at " + path);
+  NVR_STEP("daemon.listening");
   return listener;
 }
 

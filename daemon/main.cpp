@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <ctime>
 
 #include "daemon/control_thread.h"
 #include "daemon/options.h"
@@ -16,23 +17,27 @@
 namespace {
 
 void set_up_log(const std::string& level) {
+  tzset();  // reads files
   spdlog::set_default_logger(spdlog::stderr_color_mt("nvr-readerd"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %n[%P] %^%l%$: %v");
   spdlog::set_level(spdlog::level::from_str(level));
 }
 
-// Per connection: socket, pidfd, doorbell, two segments; per stream one file. The limit is raised as far as
-// the bounds can ask for and the hard limit allows.
-void raise_descriptor_limit(std::uint32_t max_clients) {
+// Per connection: socket, pidfd, doorbell, two segments, and two more of one whose client kept its maps; per
+// stream one file. The limit is what the bounds can ask for, as far as the hard limit allows, and no more.
+void set_descriptor_limit(std::uint32_t max_clients) {
   rlimit limit = {};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  const rlim_t wanted = 64 + rlim_t{max_clients} * (5 + nvr::shm::kMaxStreams);
-  limit.rlim_cur = std::max(limit.rlim_cur, std::min(limit.rlim_max, wanted));
+  const rlim_t wanted = 64 + rlim_t{max_clients} * (7 + nvr::shm::kMaxStreams);
+  limit.rlim_cur = limit.rlim_max = std::min(limit.rlim_max, wanted);
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 nvr::shm::UniqueFd block_signals() {
   signal(SIGPIPE, SIG_IGN);  // whoever reads our log may go first
+  // A client that opens shared memory at the moment when we ask for a lease on it
+  // (OwnedSegment::held_elsewhere) breaks that lease, and the kernel tells us by a signal that would end us.
+  signal(SIGIO, SIG_IGN);
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
@@ -46,7 +51,7 @@ nvr::shm::UniqueFd block_signals() {
 int main(int argc, char** argv) {
   nvr::daemon::Options options = nvr::daemon::parse_options(argc, argv);
   set_up_log(options.log_level);
-  raise_descriptor_limit(options.max_clients);
+  set_descriptor_limit(options.max_clients);
   // A client of the same user could otherwise write to our memory through /proc/<pid>/mem.
   prctl(PR_SET_DUMPABLE, 0);
   if (options.sandbox) prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);

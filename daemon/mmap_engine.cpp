@@ -18,19 +18,38 @@ constexpr std::uint64_t kReadahead = 1 << 20;
 
 }  // namespace
 
-Result<std::unique_ptr<MmapEngine>> MmapEngine::create(const SampleDir& directory, int wakeups) {
+Result<std::unique_ptr<MmapEngine>> MmapEngine::create(const SampleDir& directory, int wakeups,
+                                                       std::uint64_t request_bytes) {
   shm::UniqueFd null(::open("/dev/null", O_WRONLY | O_CLOEXEC));
   if (!null) return fail_errno(errno, "cannot open /dev/null");
-  return std::unique_ptr<MmapEngine>(new MmapEngine(directory, wakeups, std::move(null)));
+  return std::unique_ptr<MmapEngine>(new MmapEngine(directory, wakeups, request_bytes, std::move(null)));
+}
+
+void MmapEngine::submit(Operation& operation) {
+  if (operation.kind != Operation::Kind::kPrefetch) return submitted_.push_back(&operation);
+  advise(*operation.file, operation.position(), operation.offset + operation.length);
+  coming_.push_back(&operation);
 }
 
 std::size_t MmapEngine::reap(std::span<Completion> completions) {
-  if (submitted_.empty() || completions.empty()) return 0;
-  Operation& operation = *submitted_.front();
-  submitted_.pop_front();
-  completions[0] = {.operation = &operation,
-                    .result = operation.kind == Operation::Kind::kOpen ? open(operation) : read(operation)};
+  std::deque<Operation*>& queue = submitted_.empty() ? coming_ : submitted_;
+  if (queue.empty() || completions.empty()) return 0;
+  Operation& operation = *queue.front();
+  queue.pop_front();
+  completions[0] = {.operation = &operation, .result = perform(operation)};
   return 1;
+}
+
+std::int64_t MmapEngine::perform(Operation& operation) {
+  switch (operation.kind) {
+    case Operation::Kind::kOpen:
+      return open(operation);
+    case Operation::Kind::kPrefetch:
+      return prefetch(operation);
+    case Operation::Kind::kRead:
+      break;
+  }
+  return operation.only_memory ? cache_.read(operation) : read(operation);
 }
 
 void MmapEngine::wait(int timeout_ms) {
@@ -77,11 +96,26 @@ std::int64_t MmapEngine::bring_in(SampleFile& file, std::uint64_t offset, std::u
   if (offset + kReadahead / 2 >= file.advised_until) {
     const std::uint64_t from = std::max(offset, file.advised_until);
     file.advised_until = std::min(file.end, offset + kReadahead);
-    // Advice only: what it cannot do, sendfile will wait for.
-    if (from < file.advised_until)
-      posix_fadvise(file.fd.get(), static_cast<off_t>(from), static_cast<off_t>(file.advised_until - from),
-                    POSIX_FADV_WILLNEED);
+    advise(file, from, file.advised_until);
   }
+  return wait_for(file, offset, length);
+}
+
+std::int64_t MmapEngine::prefetch(Operation& operation) {
+  const std::int64_t result =
+      wait_for(*operation.file, operation.position(), operation.length - operation.done);
+  if (result > 0) operation.file->extents_known = true;
+  return result;
+}
+
+// The disk shall begin with [from, to). Advice only: what it cannot do, wait_for() will.
+void MmapEngine::advise(const SampleFile& file, std::uint64_t from, std::uint64_t to) const {
+  for (; from < to; from += request_bytes_)
+    posix_fadvise(file.fd.get(), static_cast<off_t>(from),
+                  static_cast<off_t>(std::min(request_bytes_, to - from)), POSIX_FADV_WILLNEED);
+}
+
+std::int64_t MmapEngine::wait_for(const SampleFile& file, std::uint64_t offset, std::uint32_t length) {
   auto position = static_cast<off_t>(offset);
   ssize_t sent = 0;
   do sent = sendfile(null_.get(), file.fd.get(), &position, length);

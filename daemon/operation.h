@@ -1,4 +1,5 @@
-// One request to the disk: opening a recording, or reading a stretch of it into free slots. Disk thread only.
+// One request to the disk: opening a recording, bringing a stretch of it into the page cache, or reading one
+// into free slots. Disk thread only.
 //
 // An operation belongs to the engine from submit() until its completion is reaped: until then neither it nor
 // the slots it names may be touched, reused or unmapped, whatever has become of the client (invariant 5).
@@ -29,7 +30,7 @@ inline constexpr std::uint32_t kMaxOperations = 64;
 inline constexpr std::uint32_t kMaxReadSlots = shm::kMaxSlots;
 
 struct Operation : boost::intrusive::list_base_hook<> {
-  enum class Kind : std::uint8_t { kOpen, kRead };
+  enum class Kind : std::uint8_t { kOpen, kPrefetch, kRead };
 
   std::uint32_t index = 0;         // in its pool, and in the InFlight table
   ServedStream* stream = nullptr;  // whose it is; outlives the operation
@@ -37,14 +38,17 @@ struct Operation : boost::intrusive::list_base_hook<> {
   RecordingId recording;
 
   CachePolicy cache = CachePolicy::kNormal;
+  Priority priority = Priority::kPlayback;
 
-  // Open: `file` is made by the engine. Read: the stream's file.
+  // Open: made by the engine, `opened`. Else: the stream's file.
   SampleFile* file = nullptr;
   std::unique_ptr<SampleFile> opened;
 
-  // Read: [offset, offset + length) of the file; slot i takes its i-th 64 KiB.
+  // Else: [offset, offset + length) of the file.
   std::uint64_t offset = 0;
   std::uint32_t length = 0;
+  // Read: slot i takes its i-th 64 KiB.
+  bool only_memory = false;  // EAGAIN where the disk would have to be asked
   std::uint32_t slot_count = 0;
   std::array<std::uint16_t, kMaxReadSlots> slots = {};
   std::array<std::byte*, kMaxReadSlots> targets = {};
@@ -57,6 +61,11 @@ struct Operation : boost::intrusive::list_base_hook<> {
   bool finished = false;        // no longer the engine's; `error` says how it ended
   int error = 0;                // errno; 0 and done < length: the file ended
   std::uint64_t submitted_ns = 0;
+
+  // How it takes part in the sharing of a spinning disk (visit_plan.h): as the first step of a new stream, as
+  // a segment of a visit, or not.
+  enum class Lane : std::uint8_t { kNone, kNew, kSegment } lane = Lane::kNone;
+  bool sought = false;  // it does not follow what was asked of the disk before
 
   // File offset of the next byte to read.
   [[nodiscard]] std::uint64_t position() const { return offset + done; }
@@ -107,7 +116,8 @@ class OperationPool {
     operation.file = nullptr;
     operation.opened.reset();
     operation.done = operation.published = operation.retries = operation.slot_count = operation.length = 0;
-    operation.finished = operation.quarantined = operation.drops = false;
+    operation.finished = operation.quarantined = operation.drops = operation.only_memory = false;
+    operation.lane = Operation::Lane::kNone;
     operation.error = 0;
     free_.push_back(&operation);
   }

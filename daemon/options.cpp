@@ -60,6 +60,13 @@ void define(CLI::App& app, Options& options) {
       ->check(CLI::Range(1, 3'600'000))
       ->capture_default_str()
       ->type_name("MS");
+  app.add_option(
+         "--fail-fast", options.fail_fast_s,
+         "When the disk has not answered for this long, refuse new opens at once (Unavailable) until it "
+         "does; 0: let them wait")
+      ->check(CLI::Range(0, 3'600))
+      ->capture_default_str()
+      ->type_name("SECONDS");
   app.add_option("--max-clients", options.max_clients, "Connections at a time; more get ResourceExhausted")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str()
@@ -67,6 +74,12 @@ void define(CLI::App& app, Options& options) {
   app.add_option("--max-clients-per-uid", options.max_clients_per_uid,
                  "Connections at a time of one user [default: --max-clients]")
       ->check(CLI::Range(1, 4096))
+      ->type_name("N");
+  app.add_option("--connects-per-second", options.connects_per_second,
+                 "Connects that one user (not root, nor the daemon's) may make in the long run; more get "
+                 "ResourceExhausted; 0: any number")
+      ->check(CLI::Range(0, 1'000'000))
+      ->capture_default_str()
       ->type_name("N");
   app.add_option("--client-memory", options.client_memory_bytes,
                  "Most shared memory that one connection may ask for (64MiB, 1GiB, ...) [default: 64MiB]")
@@ -92,6 +105,14 @@ void define(CLI::App& app, Options& options) {
          "disk, else 32]")
       ->check(CLI::Range(1, 64))
       ->type_name("N");
+  app.add_option("--reserve", options.reserve_percent,
+                 "Of a rotational disk's time, how much to leave to others, such as the recorder's writes")
+      ->check(CLI::Range(0, 90))
+      ->capture_default_str()
+      ->type_name("PERCENT");
+  app.add_option("--scheduling", options.fifo_visits)  // for nvr-bench: what the sweep is measured against
+      ->transform(CLI::CheckedTransformer(std::map<std::string, bool>{{"visits", false}, {"fifo", true}}))
+      ->group("");
   app.add_flag("--wait-for-dir", options.wait_for_directory,
                "If DIR is not there yet (disk not mounted), try again until it is, then serve it");
   app.add_flag("!--no-sandbox", options.sandbox, "Do not give up privileges after start-up");

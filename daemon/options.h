@@ -14,13 +14,17 @@ struct Options {
   std::string socket_path;
   std::string engine = "mmap";
   std::uint64_t slow_operation_ms = 1000;
+  std::uint32_t fail_fast_s = 0;  // 0: never
   std::uint32_t max_clients = 256;
   std::uint32_t max_clients_per_uid = 0;          // 0: max_clients
+  std::uint32_t connects_per_second = 0;          // of a user; 0: any number
   std::uint64_t client_memory_bytes = 64u << 20;  // most that one connection may ask for
   std::uint64_t total_memory_bytes = 0;           // 0: a quarter of the machine's memory
   std::vector<std::uint32_t> allowed_uids;        // besides the daemon's own and root
   std::uint32_t io_depth = 0;                     // 0: by the kind of device
   DeviceKind device_kind = DeviceKind::kAuto;
+  std::uint32_t reserve_percent = 0;  // of a spinning disk's time, for others
+  bool fifo_visits = false;           // to measure the sweep against
   bool wait_for_directory = false;
   bool sandbox = true;
   std::string log_level = "info";

@@ -4,7 +4,9 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -15,6 +17,9 @@
 namespace nvr::daemon {
 namespace {
 
+#ifndef SYS_cachestat
+constexpr long SYS_cachestat = 451;
+#endif
 constexpr std::uint64_t kPage = 4096;
 // How far ahead one mincore() looks (512 pages, one call per 32 chunks of a hot file), and for how long its
 // answer is relied on. What is reclaimed in between costs a page fault, no more.
@@ -37,11 +42,12 @@ std::uint64_t first_missing(const SampleFile& file, std::uint64_t offset) {
   return std::clamp(from + static_cast<std::uint64_t>(missing - pages.data()) * kPage, offset, to);
 }
 
-// How far from `offset` on the file is in the page cache; `offset` itself where that cannot be told.
-std::uint64_t resident_end(SampleFile& file, std::uint64_t offset) {
+// How far from `offset` on the file is in the page cache, as far as kResidencyWindow or, where that was known
+// already, at least `end`; `offset` itself where it cannot be told.
+std::uint64_t resident_end(SampleFile& file, std::uint64_t offset, std::uint64_t end) {
   if (!file.residency_known) return offset;  // mincore() says yes to everything for files of others
   const std::uint64_t now = shm::now_ns();
-  const bool is_known = offset >= file.resident_from && offset < file.resident_until &&
+  const bool is_known = offset >= file.resident_from && end <= file.resident_until &&
                         now - file.resident_at_ns <= kResidencyTrustNs;
   if (!is_known) {
     file.resident_from = offset;
@@ -49,6 +55,12 @@ std::uint64_t resident_end(SampleFile& file, std::uint64_t offset) {
     file.resident_at_ns = now;
   }
   return file.resident_until;
+}
+
+// True also where nobody can tell.
+bool begins_in_memory(const SampleFile& file) {
+  const std::uint64_t length = std::min(file.end - file.begin, kResidencyWindow);
+  return presence_of(file.fd.get(), file.begin, length).value_or(Presence::kAll) == Presence::kAll;
 }
 
 // The file's size now, as far as this machine knows: without asking a server or the disk.
@@ -59,6 +71,19 @@ std::int64_t size_of(const SampleFile& file) {
 }
 
 }  // namespace
+
+std::optional<Presence> presence_of(int fd, std::uint64_t offset, std::uint64_t length) {
+  struct {
+    std::uint64_t offset, length;
+  } range = {offset, length};
+  struct {
+    std::uint64_t cached, dirty, writeback, evicted, recently_evicted;
+  } pages = {};
+  if (syscall(SYS_cachestat, fd, &range, &pages, 0) != 0) return std::nullopt;
+  if (pages.cached == 0) return Presence::kNone;
+  const std::uint64_t all = (offset + length + kPage - 1) / kPage - offset / kPage;
+  return pages.cached >= all ? Presence::kAll : Presence::kSome;
+}
 
 PageCache::PageCache() {
   install_sigbus_handler();
@@ -74,19 +99,24 @@ std::int64_t PageCache::read(Operation& operation) {
     file.reads_nowait = false;
   }
   if (const std::int64_t mapped = map(file); mapped != 0) return mapped;
-  return read_mapped(operation, resident_end(file, operation.position()));
+  return read_mapped(operation, resident_end(file, operation.position(), operation.position() + 1));
 }
 
+// Only who finds the recording in memory counts as one who reads it again.
 bool PageCache::is_hot(SampleFile& file) {
-  if (!std::exchange(file.is_counted, true) && file.residency_known && file.cache == CachePolicy::kNormal)
+  if (!std::exchange(file.is_counted, true) && file.residency_known && file.cache == CachePolicy::kNormal &&
+      begins_in_memory(file))
     file.map = maps_.count_reader(file, shm::now_ns());
   return file.map != nullptr;
 }
 
 std::int64_t PageCache::read_hot(Operation& operation) {
   const std::uint64_t end = operation.offset + operation.length;
-  if (resident_end(*operation.file, operation.position()) < end) return -EAGAIN;
-  return read_mapped(operation, end);
+  SampleFile& file = *operation.file;
+  if (resident_end(file, operation.position(), end) >= end) return read_mapped(operation, end);
+  // What comes from the disk now has no page-table entries yet, and filling them costs more than a read.
+  if (file.reads_nowait) file.map = nullptr;
+  return -EAGAIN;
 }
 
 std::int64_t PageCache::read_brought_in(Operation& operation, std::uint32_t length) {

@@ -7,10 +7,17 @@
 // reclaim only.
 #pragma once
 
+#include <optional>
+
 #include "daemon/file_maps.h"
 #include "daemon/operation.h"
 
 namespace nvr::daemon {
+
+// Is none of, or all of, [offset, offset + length) in the page cache? Empty, where the kernel does not say
+// (cachestat: Linux 6.5).
+enum class Presence : std::uint8_t { kNone, kSome, kAll };
+[[nodiscard]] std::optional<Presence> presence_of(int fd, std::uint64_t offset, std::uint64_t length);
 
 class PageCache {
  public:
@@ -22,7 +29,8 @@ class PageCache {
   [[nodiscard]] std::int64_t read(Operation& operation);
   // The same, of files that are mapped because they are read again and again: for an engine whose own reads
   // do not wait for what is in memory either. read_hot() copies all that is left of the read or, with
-  // -EAGAIN, nothing: in pieces it would have the disk read in pieces. Its precondition: is_hot().
+  // -EAGAIN, nothing: in pieces it would have the disk read in pieces. Its precondition: is_hot(). A file is
+  // hot until something of it was missing.
   [[nodiscard]] bool is_hot(SampleFile& file);
   [[nodiscard]] static std::int64_t read_hot(Operation& operation);
   // The same by system call alone: leaves no trace. `flags` besides RWF_NOWAIT.

@@ -11,6 +11,7 @@
 
 #include "shm/clock.h"
 #include "shm/socket.h"
+#include "shm/step.h"
 
 namespace nvr::daemon {
 namespace {
@@ -77,9 +78,12 @@ void Peers::accept_some() {
 void Peers::admit(AcceptedPeer accepted) {
   if (auto allowed = setup_.admission.check_uid(accepted.identity.uid); !allowed)
     return refuse(accepted, allowed.error());
+  if (auto calm = setup_.admission.check_rate(accepted.identity.uid, shm::now_ns()); !calm)
+    return refuse(accepted, calm.error());
   if (handshakes_ >= kMaxHandshakes)
     return refuse(accepted, {.code = Code::kResourceExhausted,
                              .message = "too many connections are being opened: try again"});
+  NVR_STEP("daemon.accepted");
   const std::uint32_t id = ++last_id_;
   auto watched = watch(accepted.socket.get(), tag_of(kSocket, id), EPOLLIN | EPOLLRDHUP);
   // Without a pidfd, or room to watch it, the socket's hang-up tells alone.
@@ -179,6 +183,7 @@ Result<void> Peers::on_hello(Peer& peer, const shm::Hello& hello) {
   if (!r) return tl::unexpected(r.error());
   const auto w = connection.write_segment().descriptor_for_client();
   if (!w) return tl::unexpected(w.error());
+  NVR_STEP("daemon.about_to_welcome");
   return shm::send_message(peer.socket.get(), welcome, std::array{r->get(), w->get(), connection.doorbell()});
 }
 
@@ -195,6 +200,7 @@ Result<void> Peers::create_connection(Peer& peer, const shm::Hello& hello) {
     return tl::unexpected(connection.error());
   }
   peer.connection = std::move(*connection);
+  NVR_STEP("daemon.segments_made");
   return {};
 }
 
@@ -209,6 +215,7 @@ void Peers::on_ready(Peer& peer) {
   peer.phase = Peer::Phase::kServing;
   spdlog::info("client pid {} uid {} connected: {} streams of {} slots", peer.identity.pid, peer.identity.uid,
                peer.connection->geometry().streams, peer.connection->geometry().slots);
+  NVR_STEP("daemon.about_to_attach");
   disk_->post(Attach{peer.connection.get()});
 }
 
@@ -239,6 +246,7 @@ void Peers::end(Peer& peer, const Error* why) {
   if (why != nullptr) static_cast<void>(shm::send_message(peer.socket.get(), goodbye_of(*why)));
   epoll_ctl(epoll_, EPOLL_CTL_DEL, peer.socket.get(), nullptr);
   if (peer.pidfd) epoll_ctl(epoll_, EPOLL_CTL_DEL, peer.pidfd.get(), nullptr);
+  NVR_STEP("daemon.about_to_shut_down");
   shutdown(peer.socket.get(), SHUT_RDWR);
   if (peer.deadline_ns != 0) --handshakes_;
   peer.deadline_ns = 0;
@@ -273,6 +281,7 @@ void Peers::forget(Peer& peer) {
     setup_.admission.release_control();
     --totals_.controls;
   }
+  NVR_STEP("daemon.about_to_forget");
   if (peer.connection) release_segments(*peer.connection);
   peers_.erase(peer.id);
 }
@@ -283,6 +292,7 @@ void Peers::release_segments(Connection& connection) {
   const std::uint64_t bytes = connection.shared_bytes();
   setup_.admission.release_client(uid);
   HeldMemory memory{.uid = uid, .bytes = bytes, .segments = std::move(connection).release_segments()};
+  NVR_STEP("daemon.about_to_unmap");
   memory.segments.r.unmap();
   memory.segments.w.unmap();
   held_.push_back(std::move(memory));

@@ -33,11 +33,19 @@ struct SampleFile {
 
   std::span<std::byte> window;  // the slots that all of it is read into
 
+  bool extents_known = false;  // where its bytes lie on the disk has been read into memory
+
+  // place_on_disk()'s own: a stretch that lies on the disk in one piece. Length 0: none is known.
+  bool has_places = true;  // as far as is known
+  std::uint64_t extent_offset = 0;
+  std::uint64_t extent_place = 0;
+  std::uint64_t extent_length = 0;
+
   // The io_uring engine's own.
   std::uint32_t dio_align = 0;  // of offsets, lengths and memory; 0: reads go through the page cache
   bool is_registered = false;   // as far as it could be: `window`
   std::int32_t buffer = -1;     // under this index, or -1
-  bool extents_known = false;   // where its bytes lie on the disk has been read into memory
+  bool reads_as_told = false;   // the kernel's own readahead is off
 
   // The page cache's own.
   bool is_counted = false;                  // among the readers of this recording

@@ -5,11 +5,15 @@
 #include <algorithm>
 #include <bit>
 #include <cassert>
+#include <utility>
 
 #include "daemon/connection.h"
+#include "daemon/drop_behind.h"
+#include "daemon/place_on_disk.h"
 #include "nvr/error.h"
 #include "shm/clock.h"
 #include "shm/futex.h"
+#include "shm/step.h"
 
 namespace nvr::daemon {
 namespace {
@@ -23,6 +27,9 @@ using shm::kSlotBytes;
 constexpr std::uint32_t kMaxOperationsInFlight = 2;
 // A stream's first read is short, so that its first chunk is soon there; the next are as many times longer.
 constexpr std::uint32_t kRampFactor = 4;
+// The same for what is brought in ahead: the way there costs ten times what these bytes do.
+constexpr std::uint64_t kFirstPrefetchBytes = 128 << 10;
+constexpr std::uint64_t kFirstVisitBytes = 1 << 20;
 
 constexpr std::uint64_t bit(std::uint32_t slot) {
   return std::uint64_t{1} << slot;
@@ -81,7 +88,7 @@ std::optional<const char*> ServedStream::open(const shm::Command& command, std::
   } else if (command.cache == CachePolicy::kDirect && !context_->engine.reads_direct()) {
     end_with(error_descriptor(Code::kUnimplemented, Detail::kNotSupported, 0, 0, 0));
   } else {
-    context_->scheduler.enqueue(*this, Scheduler::Place::kOpen);
+    context_->scheduler.enqueue(*this, Scheduler::Place::kNew, now_ns);
   }
   return std::nullopt;
 }
@@ -106,39 +113,132 @@ bool ServedStream::take_credit() {
   });
 }
 
-void ServedStream::reschedule() {
-  if (state_ != State::kReading || next_ >= file_->end || in_flight_ >= allowed_in_flight()) return;
-  context_->scheduler.enqueue(*this, free_ != 0 ? Scheduler::Place::kRead : Scheduler::Place::kStarved);
+void ServedStream::reschedule(std::uint64_t now_ns) {
+  if (state_ != State::kReading || next_ >= file_->end) return;
+  const bool could_read = can_read();
+  const bool is_full = free_ == 0 && (could_read || !reads_ahead());
+  ahead_.set_reader_waits(is_full, now_ns);
+  if ((is_full || could_read) && reading_ < allowed_in_flight()) {
+    const bool is_new = next_ == file_->begin && !reads_ahead();
+    const auto place = is_full  ? Scheduler::Place::kStarved
+                       : is_new ? Scheduler::Place::kNew
+                                : Scheduler::Place::kRead;
+    context_->scheduler.enqueue(*this, place, now_ns);
+  }
+  if (context_->plan != nullptr) wish_for_visit(now_ns);
+}
+
+// On a spinning disk; without it, and past the page cache, reads go to the disk themselves.
+bool ServedStream::reads_ahead() const {
+  return context_->plan != nullptr && command_.cache == CachePolicy::kNormal;
+}
+
+// Would the stream's next read be served, other than by a visit?
+bool ServedStream::can_read() const {
+  if (context_->plan == nullptr) return true;
+  if (!reads_ahead()) return next_ == file_->begin;
+  if (!ahead_.is_needed() || ahead_.has_failed()) return true;
+  return ahead_.until() >= std::min(next_ + kSlotBytes, file_->end);
 }
 
 // The first read alone: two that start at the same time can come to the disk in the wrong order, and then the
-// kernel does not see that they are sequential.
+// kernel does not see that they are sequential. What is in memory is read at once, one after the other.
 std::uint32_t ServedStream::allowed_in_flight() const {
-  return first_published_ ? kMaxOperationsInFlight : 1;
+  return first_published_ && !reads_ahead() ? kMaxOperationsInFlight : 1;
+}
+
+// Puts down that the stream wants to be visited, if it does: it has little left that has been brought in, or
+// room for more where reads go to the disk themselves.
+void ServedStream::wish_for_visit(std::uint64_t now_ns) {
+  VisitPlan& plan = *context_->plan;
+  if (wants_visit()) return;
+  if (reads_ahead()) {
+    if (!ahead_.is_needed() || !ahead_.has_more() || bytes_ahead() >= plan.low_water_bytes()) return;
+    if (!first_published_ && plan.new_streams_first) {
+      // Its first segment steps in between two of others; the rest once that has come.
+      if (next_ == file_->begin && bytes_ahead() == 0)
+        context_->scheduler.enqueue(*this, Scheduler::Place::kNew, now_ns);
+      return;
+    }
+  } else if (free_ == 0 || next_ == file_->begin || reading_ >= allowed_in_flight()) {
+    return;
+  }
+  const std::uint64_t position = reads_ahead() ? ahead_.asked_until() : next_;
+  const std::uint64_t in_hand = bytes_ahead() + static_cast<std::uint64_t>(std::popcount(lent_)) * kSlotBytes;
+  plan.visits.want(*this, {.priority = command_.priority,
+                           .position = place_on_disk(*file_, command_.recording, position),
+                           .deadline_ns = ahead_.deadline_ns(next_, in_hand, now_ns),
+                           .bytes = std::min(plan.visit_bytes(), visit_ramp_)});
+  visit_ramp_ = std::min(2 * visit_ramp_, kMaxVisitBytes);
+}
+
+std::uint64_t ServedStream::bytes_ahead() const {
+  return reads_ahead() && ahead_.asked_until() > next_ ? ahead_.asked_until() - next_ : 0;
+}
+
+void ServedStream::account_ahead() {
+  if (context_->plan == nullptr) return;
+  const std::uint64_t now = state_ == State::kReading ? bytes_ahead() : 0;
+  context_->plan->ahead_bytes += now - std::exchange(accounted_ahead_, now);
+}
+
+void ServedStream::assign(Operation& operation) {
+  ++in_flight_;
+  operation.stream = this;
+  operation.recording = RecordingId::from_composite(command_.recording);
+  operation.priority = command_.priority;
+  operation.file = file_.get();
 }
 
 void ServedStream::prepare(Operation& operation, std::uint64_t now_ns) {
-  operation.stream = this;
-  operation.recording = RecordingId::from_composite(command_.recording);
-  ++in_flight_;
+  assign(operation);
   if (state_ == State::kQueued) {
     operation.kind = Operation::Kind::kOpen;
     operation.cache = command_.cache;
     operation.offset = 0;
     state_ = State::kOpening;
     context_->statistics.queue_wait.record_ns(now_ns - opened_ns_);
-    return;
+  } else if (!can_read()) {
+    ahead_.prepare(operation, kFirstPrefetchBytes);
+  } else {
+    prepare_read(operation, context_->engine.read_slots());
   }
+  account_ahead();
+}
+
+bool ServedStream::prepare_segment(Operation& operation) {
+  const bool has_something = reads_ahead() ? ahead_.has_more() : free_ != 0 && next_ < file_->end;
+  if (!has_something) {
+    Visits::remove(*this);
+    return false;
+  }
+  assign(operation);
+  if (reads_ahead()) {
+    ahead_.prepare(operation, std::min(kSegmentBytes, Visits::bytes_left(*this)));
+    Visits::advance(*this, operation.length, ahead_.has_more());
+  } else {
+    prepare_read(operation, static_cast<std::uint32_t>(kSegmentBytes / kSlotBytes));
+    Visits::advance(*this, operation.length, free_ != 0 && next_ < file_->end);
+  }
+  account_ahead();
+  return true;
+}
+
+void ServedStream::prepare_read(Operation& operation, std::uint32_t most_slots) {
   assert(state_ == State::kReading && free_ != 0 && next_ < file_->end);
-  const std::uint64_t left = file_->end - next_;
-  const auto slots = static_cast<std::uint32_t>(std::min<std::uint64_t>(
-      {static_cast<std::uint64_t>(std::popcount(free_)), ramp_, (left + kSlotBytes - 1) / kSlotBytes}));
+  const bool is_brought_in = reads_ahead() && ahead_.is_needed() && !ahead_.has_failed();
+  const std::uint64_t end = is_brought_in ? ahead_.until() : file_->end;
+  // Whole slots, but for the file's last.
+  const std::uint64_t there =
+      end == file_->end ? (end - next_ + kSlotBytes - 1) / kSlotBytes : (end - next_) / kSlotBytes;
+  const auto slots = static_cast<std::uint32_t>(
+      std::min<std::uint64_t>({static_cast<std::uint64_t>(std::popcount(free_)), ramp_, there, most_slots}));
   ramp_ = std::min(kRampFactor * ramp_, context_->engine.read_slots());
   operation.kind = Operation::Kind::kRead;
-  operation.file = file_.get();
+  operation.only_memory = reads_ahead() && !ahead_.is_needed();
   operation.offset = next_;
-  operation.length =
-      static_cast<std::uint32_t>(std::min<std::uint64_t>(left, std::uint64_t{slots} * kSlotBytes));
+  operation.length = static_cast<std::uint32_t>(
+      std::min<std::uint64_t>(file_->end - next_, std::uint64_t{slots} * kSlotBytes));
   operation.slot_count = slots;
   for (std::uint32_t i = 0; i < slots; ++i) {
     // The lowest free slot: memory that was used a moment ago is in the cache.
@@ -148,6 +248,7 @@ void ServedStream::prepare(Operation& operation, std::uint64_t now_ns) {
     operation.targets[i] = connection_->read_view().slot(index_, slot);
   }
   next_ += operation.length;
+  ++reading_;
   reads_.push_back(operation);
 }
 
@@ -160,7 +261,12 @@ void ServedStream::on_progress(Operation& operation) {
 
 void ServedStream::on_finished(Operation& operation) {
   --in_flight_;
+  if (operation.kind == Operation::Kind::kPrefetch) {
+    ahead_.on_finished(operation, context_->operations);
+    return publish_terminal_if_settled();
+  }
   operation.finished = true;
+  if (operation.kind == Operation::Kind::kRead) --reading_;
   if (operation.quarantined)
     context_->statistics.quarantined_bytes.subtract(std::uint64_t{operation.slot_count} * kSlotBytes);
   if (operation.kind == Operation::Kind::kOpen) {
@@ -168,17 +274,31 @@ void ServedStream::on_finished(Operation& operation) {
     if (operation.opened) context_->engine.close(std::move(operation.opened));  // nobody wants it any more
     context_->operations.give_back(operation);
   } else if (state_ == State::kReading) {
+    if (operation.only_memory && operation.error == EAGAIN) on_missing(operation);
     publish_in_order();
   } else {  // closed meanwhile: what was read is nobody's
-    release_slots(operation);
+    release_slots(operation, operation.published);
     reads_.erase(reads_.iterator_to(operation));
     context_->operations.give_back(operation);
   }
   publish_terminal_if_settled();
 }
 
+// What there was in memory is the whole of the read; the rest has to be brought in. No other read is in
+// flight.
+void ServedStream::on_missing(Operation& operation) {
+  const std::uint32_t whole = operation.done / kSlotBytes;
+  release_slots(operation, whole);
+  operation.slot_count = whole;
+  operation.length = operation.done = whole * kSlotBytes;
+  operation.error = 0;
+  next_ = operation.offset + operation.length;
+  ahead_.miss(next_);
+}
+
 void ServedStream::on_opened(Operation& operation) {
   if (operation.error != 0) return end_with(open_error(operation.error, command_.cache));
+  NVR_STEP("daemon.file_opened");
   file_ = std::move(operation.opened);
   file_->window = {connection_->read_view().slot(index_, 0),
                    std::size_t{connection_->geometry().slots} * kSlotBytes};
@@ -197,6 +317,8 @@ void ServedStream::on_opened(Operation& operation) {
   state_ = State::kReading;
   next_ = file_->begin;
   ramp_ = 1;
+  ahead_.start(file_->begin, file_->end, shm::now_ns());
+  visit_ramp_ = kFirstVisitBytes;
   if (free_ == 0)
     return publish();  // no chunk can follow: that every slot is still held is the reader's news
   // Nobody is woken for this: the first chunk follows, or an error, and either wakes. Who looks sees it.
@@ -216,7 +338,7 @@ void ServedStream::publish_in_order() {
     const bool complete = operation.done == operation.length;
     const std::uint64_t offset = operation.offset + operation.done;
     const int error = operation.error;
-    release_slots(operation);
+    release_slots(operation, operation.published);
     reads_.pop_front();
     context_->operations.give_back(operation);
     if (!complete) {
@@ -249,9 +371,9 @@ void ServedStream::publish_complete_slots(Operation& operation) {
   }
 }
 
-// The slots of a finished read that were not published are free again.
-void ServedStream::release_slots(Operation& operation) {
-  for (std::uint32_t i = operation.published; i < operation.slot_count; ++i) free_ |= bit(operation.slots[i]);
+// The slots of a finished read from the `first` on are free again.
+void ServedStream::release_slots(Operation& operation, std::uint32_t first) {
+  for (std::uint32_t i = first; i < operation.slot_count; ++i) free_ |= bit(operation.slots[i]);
 }
 
 void ServedStream::put(const Descriptor& content) {
@@ -267,18 +389,23 @@ void ServedStream::put(const Descriptor& content) {
 // Shows the client what was put, and wakes it where it sleeps. W1 to W3 of shm/wake.h, for both its ways to
 // sleep.
 void ServedStream::publish() {
+  NVR_STEP("daemon.about_to_publish");
   descriptors_.publish();
+  NVR_STEP("daemon.published");
   if (reader_.should_ring()) {
     if (!shm::futex_wake_one(descriptors_.futex_word())) reader_.take_back();
     context_->statistics.wakes.add();
   }
+  NVR_STEP("daemon.woke");
   if (connection_->wake_event_loop()) context_->statistics.wakes.add();
 }
 
 void ServedStream::end_with(const Descriptor& terminal) {
   Scheduler::remove(*this);
+  Visits::remove(*this);
   terminal_ = terminal;
   state_ = State::kEnding;
+  account_ahead();
   // Reads that were finished out of order and will not be published.
   for (auto it = reads_.begin(); it != reads_.end();) {
     Operation& operation = *it++;
@@ -287,7 +414,7 @@ void ServedStream::end_with(const Descriptor& terminal) {
       context_->statistics.quarantined_bytes.add(std::uint64_t{operation.slot_count} * kSlotBytes);
       continue;
     }
-    release_slots(operation);
+    release_slots(operation, operation.published);
     reads_.erase(reads_.iterator_to(operation));
     context_->operations.give_back(operation);
   }
@@ -296,6 +423,7 @@ void ServedStream::end_with(const Descriptor& terminal) {
 
 void ServedStream::publish_terminal_if_settled() {
   if (state_ != State::kEnding || in_flight_ > 0) return;
+  NVR_STEP("daemon.about_to_end");
   state_ = State::kIdle;
   connection_->stream_ended();
   if (terminal_.kind == DescriptorKind::kError) context_->statistics.errors.add();
@@ -303,6 +431,8 @@ void ServedStream::publish_terminal_if_settled() {
     put(terminal_);
     publish();
   }
+  NVR_STEP("daemon.ended");
+  if (file_ && reads_ahead() && ahead_.until() > next_) give_back(*file_, next_, ahead_.until());
   if (file_) context_->engine.close(std::move(file_));  // after the client has what it waits for
 }
 

@@ -16,8 +16,10 @@
 
 #include "daemon/engine.h"
 #include "daemon/operation.h"
+#include "daemon/read_ahead.h"
 #include "daemon/scheduler.h"
 #include "daemon/statistics.h"
+#include "daemon/visit_plan.h"
 #include "shm/protocol.h"
 #include "shm/ring.h"
 #include "shm/wake.h"
@@ -32,9 +34,10 @@ struct DiskContext {
   OperationPool& operations;
   Engine& engine;
   DiskStatistics& statistics;
+  VisitPlan* plan;  // of a spinning disk, else null: reads go to the disk as they come
 };
 
-class ServedStream : public Schedulable {
+class ServedStream : public Schedulable, public Visitor {
  public:
   // `connection` outlives the stream. `context` is given at attach, before any other call.
   ServedStream(Connection& connection, std::uint32_t index);
@@ -50,10 +53,13 @@ class ServedStream : public Schedulable {
   // Takes back the slots that the client has returned. False: it returned one that was not lent.
   [[nodiscard]] bool take_credit();
   // Puts the stream where it now belongs in the scheduler.
-  void reschedule();
+  void reschedule(std::uint64_t now_ns);
 
-  // The stream's turn has come: makes `operation` its open or its next read.
+  // The stream's turn has come: makes `operation` its open, its next read, or what is brought in before its
+  // first.
   void prepare(Operation& operation, std::uint64_t now_ns);
+  // A visit of the stream is under way: makes `operation` its next segment. False: it has none, now.
+  [[nodiscard]] bool prepare_segment(Operation& operation);
   // Part of a read has arrived, the operation goes on: publishes what is complete.
   void on_progress(Operation& operation);
   // The engine is done with `operation`; it goes back to the pool, now or when its turn in the order of the
@@ -76,6 +82,14 @@ class ServedStream : public Schedulable {
   };
 
   [[nodiscard]] std::uint32_t allowed_in_flight() const;
+  [[nodiscard]] bool reads_ahead() const;
+  [[nodiscard]] bool can_read() const;
+  void wish_for_visit(std::uint64_t now_ns);
+  [[nodiscard]] std::uint64_t bytes_ahead() const;
+  void account_ahead();
+  void assign(Operation& operation);
+  void prepare_read(Operation& operation, std::uint32_t most_slots);
+  void on_missing(Operation& operation);
   void on_opened(Operation& operation);
   void publish_complete_slots(Operation& operation);
   void publish_in_order();
@@ -83,7 +97,7 @@ class ServedStream : public Schedulable {
   void publish();
   void end_with(const shm::Descriptor& terminal);
   void publish_terminal_if_settled();
-  void release_slots(Operation& operation);
+  void release_slots(Operation& operation, std::uint32_t first);
 
   Connection* connection_;
   DiskContext* context_ = nullptr;
@@ -103,8 +117,12 @@ class ServedStream : public Schedulable {
   std::uint64_t next_ = 0;       // offset of the next read
   std::uint32_t ramp_ = 1;       // slots that the next read may fill: 1, 4, 16, ... Engine::read_slots()
   std::uint32_t in_flight_ = 0;  // operations with the engine
+  std::uint32_t reading_ = 0;    // of them those that read
   bool first_published_ = false;
   boost::intrusive::list<Operation, boost::intrusive::constant_time_size<false>> reads_;  // in file order
+  ReadAhead ahead_;
+  std::uint64_t accounted_ahead_ = 0;  // in the plan's sum
+  std::uint64_t visit_ramp_ = 0;  // bytes that the next visit may have: a stream of a moment wants no 8 MiB
   shm::Descriptor terminal_;
 };
 

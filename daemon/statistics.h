@@ -13,6 +13,7 @@ namespace nvr::daemon {
 class Counter {
  public:
   void add(std::uint64_t amount = 1) { value_.store(value() + amount, std::memory_order_relaxed); }
+  void set(std::uint64_t value) { value_.store(value, std::memory_order_relaxed); }
   void subtract(std::uint64_t amount) { value_.store(value() - amount, std::memory_order_relaxed); }
   [[nodiscard]] std::uint64_t value() const { return value_.load(std::memory_order_relaxed); }
 
@@ -51,6 +52,7 @@ struct DiskStatistics {
   Counter streams_open;       // now
   Counter streams_waiting;    // now: to be opened, or with a read due
   Counter quarantined_bytes;  // now: slots in flight for streams that have been closed
+  Counter probe_answered_ns;  // when the disk last answered a DiskProbe (CLOCK_MONOTONIC)
   Histogram open_time;        // service time of an open
   Histogram read_time;        // service time of a read of up to kMaxReadSlots chunks
   Histogram queue_wait;       // from the command's arrival to the open's start

@@ -31,9 +31,10 @@ ordered_json to_json(const Histogram& histogram) {
   return {{"count", count}, {"sum_us", histogram.sum_us()}, {"buckets", buckets}};
 }
 
-ordered_json to_json(const shm::OldestOperation& stall, std::uint64_t now_ns) {
+ordered_json to_json(const shm::OldestOperation& stall, bool refuses_opens, std::uint64_t now_ns) {
   if (stall.operation == shm::DiskOperation::kNone) return {{"stuck", false}};
   return {{"stuck", true},
+          {"refuses_opens", refuses_opens},
           {"since_s", seconds(now_ns - stall.since_ns)},
           {"operation", stall.operation == shm::DiskOperation::kOpen ? "open" : "read"},
           {"recording", to_string(RecordingId::from_composite(stall.recording))},
@@ -66,7 +67,7 @@ std::string status_json(const StatusSources& sources) {
                                {"uptime_s", seconds(sources.uptime_ns)},
                                {"version", kVersion},
                                {"device_kind", sources.device_kind},
-                               {"stall", to_json(sources.stall, sources.now_ns)},
+                               {"stall", to_json(sources.stall, sources.refuses_opens, sources.now_ns)},
                                {"operations_in_flight", sources.operations_in_flight},
                                {"connections", connections},
                                {"totals",

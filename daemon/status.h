@@ -21,7 +21,8 @@ struct StatusSources {
   std::uint64_t instance = 0;
   std::uint64_t uptime_ns = 0;
   std::uint64_t now_ns = 0;
-  shm::OldestOperation stall;  // kNone: the disk is not stuck
+  shm::OldestOperation stall;
+  bool refuses_opens = false;  // kNone: the disk is not stuck
   std::uint32_t operations_in_flight = 0;
   std::uint32_t control_connections = 0;
   std::uint64_t accepted = 0;

@@ -20,13 +20,14 @@ struct OldestOperation {
   friend bool operator==(const OldestOperation&, const OldestOperation&) = default;
 };
 
-inline void write_disk_state(DiskState& shared, const OldestOperation& oldest) {
+inline void write_disk_state(DiskState& shared, const OldestOperation& oldest, bool refuses_opens) {
   const std::uint32_t sequence = shared.sequence.load();
   shared.sequence.store(sequence + 1);
   shared.operation.store(static_cast<std::uint32_t>(oldest.operation));
   shared.since_ns.store(oldest.since_ns);
   shared.recording.store(oldest.recording);
   shared.offset.store(oldest.offset);
+  shared.refuses_opens.store(refuses_opens ? 1 : 0);
   shared.sequence.store(sequence + 2);
 }
 

@@ -256,6 +256,7 @@ struct alignas(kWriterDistance) DiskState {
   LongWord since_ns;   // CLOCK_MONOTONIC; when the operation was handed to the disk
   LongWord recording;  // composite id
   LongWord offset;     // in the file
+  Word refuses_opens;  // 1: a library posts no OPEN now, and answers Unavailable in the daemon's place
 };
 static_assert(sizeof(DiskState) == kWriterDistance);
 

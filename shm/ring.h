@@ -19,6 +19,7 @@
 #include <optional>
 
 #include "shm/protocol.h"
+#include "shm/step.h"
 
 namespace nvr::shm {
 
@@ -115,6 +116,7 @@ class ReturnProducer {
   // load of `need_doorbell` (pairs with Sleeper::announce in the disk thread).
   void put(std::uint32_t slot) {
     ring_[next_++ & mask_].store(slot, std::memory_order_relaxed);  // ordered by return_tail
+    NVR_STEP("ring.return_written");
     shared_->return_tail.store(next_, std::memory_order_seq_cst);
   }
 
@@ -168,6 +170,7 @@ class CommandProducer {
     const auto words = std::bit_cast<std::array<std::uint64_t, 8>>(command);
     CommandCell& cell = ring_[next_++ & mask_];
     for (std::size_t i = 0; i < words.size(); ++i) cell.words[i].store(words[i], std::memory_order_relaxed);
+    NVR_STEP("ring.command_written");
     shared_->command_tail.store(next_, std::memory_order_seq_cst);
   }
 

@@ -11,6 +11,7 @@
 #include <ctime>
 
 #include "shm/clock.h"
+#include "shm/step.h"
 
 namespace nvr::shm {
 namespace {
@@ -140,6 +141,7 @@ Result<Greeting> greet(int socket, std::uint32_t streams, std::uint32_t slots_pe
   // A daemon that refuses at once may have closed already; its GOODBYE is still there to be read.
   if (auto sent = send_message(socket, hello); !sent && sent.error().sys_errno != EPIPE)
     return tl::unexpected(sent.error());
+  NVR_STEP("client.hello_sent");
   if (auto readable = wait_readable(socket, deadline_ns); !readable)
     return fail(Code::kUnavailable, "the daemon does not answer: is it stopped?");
 
@@ -147,6 +149,7 @@ Result<Greeting> greet(int socket, std::uint32_t streams, std::uint32_t slots_pe
   auto received = receive_message(socket, buffer, kMaxDescriptors);
   if (!received) return tl::unexpected(received.error());
   if (received->size == 0) return fail(Code::kUnavailable, "the daemon closed the connection without a word");
+  NVR_STEP("client.welcome_received");
   const auto message = std::span(buffer).first(received->size);
   const auto header = check_header(message);
   if (!header) return tl::unexpected(header.error());

@@ -35,6 +35,7 @@ struct NVR_PUBLIC RecordingId {
 
 // How urgent a stream's reads are. The numbers are part of the protocol.
 enum class Priority : std::uint8_t { kLive = 0, kPlayback = 1, kExport = 2, kScrub = 3 };
+inline constexpr std::size_t kPriorities = 4;
 
 // What a stream's reads leave in the page cache. The numbers are part of the protocol.
 //   kNormal  what the kernel keeps
