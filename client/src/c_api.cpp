@@ -120,6 +120,8 @@ nvr_client* nvr_connect(const char* socket_path, const nvr_options* options, nvr
     if (given.streams != 0) wanted.streams = given.streams;
     if (given.slots_per_stream != 0) wanted.slots_per_stream = given.slots_per_stream;
     if (given.timeout_ms != 0) wanted.timeout = std::chrono::milliseconds(given.timeout_ms);
+    wanted.resume =
+        given.resume_ms < 0 ? std::chrono::milliseconds::max() : std::chrono::milliseconds(given.resume_ms);
     auto client = nvr::Client::connect(socket_path, wanted);
     if (client) return new nvr_client{std::move(*client)};
     report(error, client.error());

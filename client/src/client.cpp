@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "connection.h"
+#include "session.h"
 #include "shm/clock.h"
 #include "stream_reader.h"
 
@@ -79,70 +80,65 @@ void Stream::close() {
 // ----------------------------------------------------------------------------------------------------------
 
 Result<Client> Client::connect(const std::string& socket_path, ConnectOptions options) {
-  auto connection = internal::Connection::connect(socket_path, options);
-  if (!connection) return tl::unexpected(connection.error());
-  return Client(std::move(*connection));
+  auto session = internal::Session::connect(socket_path, options);
+  if (!session) return tl::unexpected(session.error());
+  return Client(std::move(*session));
 }
 
-Client::Client(std::shared_ptr<internal::Connection> connection) : connection_(std::move(connection)) {
-  connection_->add_user();
-}
+Client::Client(std::shared_ptr<internal::Session> session) : session_(std::move(session)) {}
 Client::Client(Client&& other) noexcept = default;
 Client& Client::operator=(Client&& other) noexcept {
   Client taken(std::move(other));
-  std::swap(connection_, taken.connection_);
+  std::swap(session_, taken.session_);
   return *this;  // the connection before ends now, with `taken`
 }
-Client::~Client() {
-  if (connection_) connection_->drop_user();
-}
+Client::~Client() = default;
 
 namespace {
 
 using internal::StreamReader;
 
-Result<std::unique_ptr<StreamReader>> open_reader(const std::shared_ptr<internal::Connection>& connection,
+Result<std::unique_ptr<StreamReader>> open_reader(const std::shared_ptr<internal::Session>& session,
                                                   const OpenRequest& request, bool stat_only) {
   constexpr auto kMaxOffset = static_cast<std::uint64_t>(INT64_MAX);
-  if (connection->is_foreign())
+  if (session->is_foreign())
     return fail(Code::kFailedPrecondition, "a connection cannot be used in a child of its process");
-  if (request.begin >= request.end) return std::make_unique<StreamReader>(connection, request, std::nullopt);
+  if (request.begin >= request.end) return std::make_unique<StreamReader>(session, request, std::nullopt);
   if (request.begin > kMaxOffset || (request.end > kMaxOffset && request.end != kToEnd))
     return std::make_unique<StreamReader>(
-        connection, request,
+        session, request,
         Error{.code = Code::kOutOfRange,
               .message = "range " + std::to_string(request.begin) + "-" + std::to_string(request.end) +
                          " of recording " + to_string(request.recording) +
                          " lies beyond the largest file offset"});
-  if (auto alive = connection->check_alive_sometimes(nullptr); !alive) return tl::unexpected(alive.error());
-  auto claim = connection->claim_channel();
-  if (!claim) return tl::unexpected(claim.error());
-  return std::make_unique<StreamReader>(connection, *claim, request, stat_only);
+  auto place = session->claim_place();
+  if (!place) return tl::unexpected(place.error());
+  return std::make_unique<StreamReader>(session, std::move(*place), request, stat_only);
 }
 
 }  // namespace
 
 Result<Stream> Client::open(const OpenRequest& request) {
-  auto reader = open_reader(connection_, request, false);
+  auto reader = open_reader(session_, request, false);
   if (!reader) return tl::unexpected(reader.error());
   return Stream(std::move(*reader));
 }
 
 Result<RecordingInfo> Client::stat(RecordingId recording, Deadline deadline) {
-  auto reader = open_reader(connection_, {.recording = recording}, true);
+  auto reader = open_reader(session_, {.recording = recording}, true);
   if (!reader) return tl::unexpected(reader.error());
   return (*reader)->info(to_ns(deadline));
 }
 
 int Client::native_handle() const {
-  return connection_->socket();
+  return session_->native_handle();
 }
 Result<void> Client::dispatch() {
-  return connection_->dispatch();
+  return session_->dispatch();
 }
 
 DiskStatus Client::disk_status() const {
-  const auto oldest = connection_->stuck_operation();
+  const auto oldest = session_->stuck_operation();
   if (!oldest) return {};
   const std::uint64_t now = shm::now_ns();
   return {.stuck = true,

@@ -1,17 +1,21 @@
 #include "connection.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 
+#include "describe.h"
 #include "shm/clock.h"
 #include "shm/socket.h"
+#include "shm/step.h"
 
 namespace nvr::internal {
 
@@ -19,12 +23,12 @@ std::atomic<std::uint64_t> wait_slice_ns = 100 * shm::kMillisecond;
 
 namespace {
 
+constexpr int kMaxMessagesAtATime = 64;
 constexpr std::int64_t kLongestTimeoutMs = std::int64_t{1000} * 3600 * 24 * 365;
 constexpr std::uint64_t kHeartbeatLostNs = shm::kSecond;
 constexpr std::uint64_t kLookGapNs =
     500 * shm::kMillisecond;  // between two looks: then it was us who stood still
 
-// Counts the forks above this process, so that what was inherited can be told.
 std::atomic<std::uint32_t> fork_generation = 0;
 
 void watch_forks() {
@@ -32,7 +36,34 @@ void watch_forks() {
       pthread_atfork(nullptr, nullptr, [] { fork_generation.fetch_add(1, std::memory_order_relaxed); });
 }
 
+// Dropped chunks write to it: that must neither wait nor raise SIGPIPE.
+Result<void> check_doorbell(int fd) {
+  struct stat st = {};
+  const int flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || fstat(fd, &st) != 0) return fail_errno(errno, "cannot look at the daemon's doorbell");
+  if ((flags & O_NONBLOCK) == 0 || S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode))
+    return fail(Code::kFailedPrecondition, "the daemon's doorbell is not an eventfd that does not block");
+  return {};
+}
+
 }  // namespace
+
+std::uint32_t current_fork_generation() {
+  return fork_generation.load(std::memory_order_relaxed);
+}
+
+std::uint64_t deadline_of(const ConnectOptions& options) {
+  const auto timeout_ms =
+      static_cast<std::uint64_t>(std::clamp<std::int64_t>(options.timeout.count(), 0, kLongestTimeoutMs));
+  return shm::now_ns() + timeout_ms * shm::kMillisecond;
+}
+
+Error all_streams_open(std::size_t streams) {
+  return {.code = Code::kResourceExhausted,
+          .message = "all " + std::to_string(streams) +
+                     " streams of the connection are open: close one, or ask for more "
+                     "(ConnectOptions::streams) when connecting"};
+}
 
 // ---- Life
 // ------------------------------------------------------------------------------------------------------------
@@ -46,33 +77,46 @@ Result<std::shared_ptr<Connection>> Connection::connect(const std::string& path,
                                             " streams, each with a power of two of slots from " +
                                             std::to_string(shm::kMinSlots) + " to " +
                                             std::to_string(shm::kMaxSlots));
-  const auto timeout_ms =
-      static_cast<std::uint64_t>(std::clamp<std::int64_t>(options.timeout.count(), 0, kLongestTimeoutMs));
-  const std::uint64_t deadline_ns = shm::now_ns() + timeout_ms * shm::kMillisecond;
+  const std::uint64_t deadline_ns = deadline_of(options);
   auto socket = shm::connect_socket(path, deadline_ns);
   if (!socket) return tl::unexpected(socket.error());
-  auto greeting = shm::greet(socket->get(), geometry.streams, geometry.slots, deadline_ns);
+  NVR_STEP("client.socket_connected");
+  return establish(std::move(*socket), path, options, deadline_ns);
+}
+
+Result<std::shared_ptr<Connection>> Connection::establish(shm::UniqueFd socket, const std::string& path,
+                                                          const ConnectOptions& options,
+                                                          std::uint64_t deadline_ns) {
+  const shm::Geometry geometry{.streams = options.streams, .slots = options.slots_per_stream};
+  auto greeting = shm::greet(socket.get(), geometry.streams, geometry.slots, deadline_ns);
   if (!greeting) {
     greeting.error().message = path + ": " + greeting.error().message;
+    greeting.error().code = checked_code(static_cast<std::uint32_t>(greeting.error().code));
     return tl::unexpected(greeting.error());
   }
   shm::Welcome& welcome = greeting->welcome;
   if (welcome.streams != geometry.streams || welcome.slots_per_stream != geometry.slots ||
       welcome.read_bytes != geometry.read_bytes() || welcome.write_bytes != geometry.write_bytes())
     return fail(Code::kFailedPrecondition, path + ": the daemon's memory layout is not the one asked for");
+  if (auto doorbell = check_doorbell(greeting->descriptors[2].get()); !doorbell)
+    return tl::unexpected(doorbell.error());
   auto r = shm::attach_segment(shm::SegmentKind::kRead, greeting->descriptors[0].get(), welcome.read_bytes);
   if (!r) return tl::unexpected(r.error());
+  NVR_STEP("client.r_mapped");
   auto w = shm::attach_segment(shm::SegmentKind::kWrite, greeting->descriptors[1].get(), welcome.write_bytes);
   if (!w) return tl::unexpected(w.error());
+  NVR_STEP("client.w_mapped");
   madvise(w->data(), w->size(), MADV_DONTFORK);
 
   welcome.directory[sizeof(welcome.directory) - 1] = '\0';
-  std::shared_ptr<Connection> connection(new Connection(std::move(*socket),
+  std::shared_ptr<Connection> connection(new Connection(std::move(socket),
                                                         std::move(greeting->descriptors[2]), std::move(*r),
                                                         std::move(*w), geometry, welcome));
+  NVR_STEP("client.w_laid_out");
   // Everything in W is in its place now.
   if (auto sent = shm::send_message(connection->socket(), shm::Ready{}); !sent)
     return tl::unexpected(sent.error());
+  NVR_STEP("client.ready_sent");
   return connection;
 }
 
@@ -97,10 +141,9 @@ Connection::~Connection() {
   if (!is_foreign()) w_map_.~Mapping();
 }
 
-void Connection::drop_user() {
-  if (users_.fetch_sub(1, std::memory_order_acq_rel) > 1) return;
-  if (is_foreign()) return;  // its descriptors go with the object
+void Connection::hang_up() {
   const std::scoped_lock lock(life_mutex_);
+  NVR_STEP("client.hangs_up");
   // Not the doorbell: a thread that drops a chunk may be about to write to it, and must not find somebody
   // else's file under its number.
   socket_.reset();
@@ -137,24 +180,26 @@ Result<Connection::Claim> Connection::claim_channel() {
     channels_[*draining].is_promised = true;
     return Claim{.channel = *draining, .is_ready = false};
   }
-  return fail(Code::kResourceExhausted, "all " + std::to_string(channels_.size()) +
-                                            " streams of the connection are open: close one, or ask for more "
-                                            "(ConnectOptions::streams) when connecting");
+  return tl::unexpected(all_streams_open(channels_.size()));
 }
 
 // Takes what the channel's last stream left behind, giving the slots back unseen. True: its terminal was
-// there, or the daemon's index is corrupt, which the next stream will find out.
+// there, or the daemon's index is corrupt, which the next stream will find out. Far more than a daemon
+// publishes before it has seen a CLOSE is not taken at a time: one that publishes for ever does not keep us
+// here.
 bool Connection::drain(Channel& channel) {
-  for (;;) {
+  for (std::uint32_t left = 4 * geometry().descriptor_capacity(); left > 0; --left) {
     const auto look = channel.descriptors.look();
     if (look == shm::DescriptorConsumer::Look::kCorrupt) return true;
     if (look == shm::DescriptorConsumer::Look::kEmpty) return false;
-    const shm::Descriptor descriptor = channel.descriptors.take();
+    NVR_STEP("client.drains");
+    const shm::Descriptor descriptor = take_copy(channel.descriptors);
     if (shm::is_terminal(descriptor.kind)) return true;
     if (descriptor.kind != shm::DescriptorKind::kChunk) continue;
     const std::scoped_lock lock(channel.mutex);
     channel.returns.put(descriptor.slot);
   }
+  return false;
 }
 
 Connection::Promise Connection::try_keep_promise(std::uint32_t index) {
@@ -208,7 +253,9 @@ void Connection::break_promise(std::uint32_t index) {
 
 // W2 and W3 of shm/wake.h; call after publishing to W.
 void Connection::ring() {
+  NVR_STEP("client.shown");
   if (!daemon_.should_ring()) return;
+  NVR_STEP("client.about_to_ring");
   const std::uint64_t one = 1;
   static_cast<void>(
       !write(doorbell_.get(), &one, sizeof(one)));  // fails only when the counter is full: it has rung
@@ -220,6 +267,7 @@ void Connection::give_back(std::uint32_t index, std::uint32_t slot) {
     const std::scoped_lock lock(channel.mutex);
     channel.returns.put(slot);
   }
+  NVR_STEP("client.slot_returned");
   channel.held.fetch_sub(1, std::memory_order_relaxed);
   // Half a window at a time keeps the daemon asleep while the reader has enough to do. If the reader waits,
   // every slot counts: it may be the one that the daemon waits for. seq_cst on both, against
@@ -274,8 +322,7 @@ Result<void> Connection::check_alive_sometimes(HeartbeatWatch* watch) {
 // Precondition: life_mutex_. Reads what the daemon said last, if it did.
 Result<void> Connection::die(std::string_view why) {
   death_ = Error{.code = Code::kUnavailable, .message = std::string(why)};
-  while (take_message()) {
-  }
+  take_messages();
   is_dead_.store(true, std::memory_order_relaxed);
   return tl::unexpected(*death_);
 }
@@ -295,13 +342,19 @@ bool Connection::take_message() {
   return true;
 }
 
+// Precondition: life_mutex_. What is there, within reason: there is one per announcement at most, and a
+// GOODBYE.
+void Connection::take_messages() {
+  for (int i = 0; i < kMaxMessagesAtATime && take_message(); ++i) {
+  }
+}
+
 Result<void> Connection::dispatch() {
   if (is_foreign())
     return fail(Code::kFailedPrecondition, "a connection cannot be used in a child of its process");
   const std::scoped_lock lock(life_mutex_);
   if (death_) return tl::unexpected(*death_);
-  while (take_message()) {  // one per announcement below at most, and a GOODBYE
-  }
+  take_messages();
   pollfd entry = {.fd = socket_.get(), .events = POLLRDHUP, .revents = 0};
   if (!death_ && poll(&entry, 1, 0) > 0 && entry.revents != 0) return die("the daemon has gone");
   if (death_) {
@@ -310,6 +363,10 @@ Result<void> Connection::dispatch() {
   }
   event_loop_.announce();  // S1 of shm/wake.h; the caller's look at its streams is S2
   return {};
+}
+
+bool Connection::refuses_opens() const {
+  return r_.read_header().disk.refuses_opens.load() != 0;
 }
 
 std::optional<shm::OldestOperation> Connection::stuck_operation() const {

@@ -2,8 +2,9 @@
 //
 // Who owns what:
 //
-// Connection: socket, doorbell and the two maps. The socket is closed when the last Client or Stream goes;
-// the maps, and the doorbell that dropped chunks ring, when the last Chunk does.
+// Connection: socket, doorbell and the two maps. The socket is closed when the Session hangs up, with its
+// last Client or Stream or for a successor; the maps, and the doorbell that dropped chunks ring, go with the
+// last Chunk.
 //
 // Channel: one of the protocol's streams. Belongs to one StreamReader at a time (kActive); between two of
 // them it is drained of what the last one left behind (kDraining), by whoever opens next.
@@ -77,17 +78,36 @@ struct alignas(shm::kWriterDistance) Channel {
   std::atomic<std::uint32_t> stop_word = 0;     // private futex word: moves when the stream is to end
 };
 
+// One descriptor, which no compiler reads a second time: the daemon may have written to its place by then.
+// Precondition: look() said kReady.
+[[nodiscard]] inline shm::Descriptor take_copy(shm::DescriptorConsumer& descriptors) {
+  const shm::Descriptor copy = descriptors.take();
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  return copy;
+}
+
+// Counts the forks above this process, so that what was inherited can be told.
+[[nodiscard]] std::uint32_t current_fork_generation();
+// When a handshake that begins now is to be over, by options.timeout.
+[[nodiscard]] std::uint64_t deadline_of(const ConnectOptions& options);
+[[nodiscard]] Error all_streams_open(std::size_t streams);
+
 class Connection {
  public:
   [[nodiscard]] static Result<std::shared_ptr<Connection>> connect(const std::string& path,
                                                                    const ConnectOptions& options);
+  // The handshake, on a socket that has just been connected.
+  [[nodiscard]] static Result<std::shared_ptr<Connection>> establish(shm::UniqueFd socket,
+                                                                     const std::string& path,
+                                                                     const ConnectOptions& options,
+                                                                     std::uint64_t deadline_ns);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
-  // Clients and Streams count as users; without any, the daemon is told by a closed socket.
-  void add_user() { users_.fetch_add(1, std::memory_order_relaxed); }
-  void drop_user();
+  // Nobody needs the socket any more: tells the daemon, by closing it. Streams of a connection that has died
+  // may still take what was published.
+  void hang_up();
 
   // Is this a child of the process that connected? Then nothing here may be touched: both would write as one.
   [[nodiscard]] bool is_foreign() const;
@@ -136,6 +156,8 @@ class Connection {
   [[nodiscard]] Result<void> check_alive_sometimes(HeartbeatWatch* watch);
   [[nodiscard]] Result<void> dispatch();
   [[nodiscard]] int socket() const { return socket_.get(); }
+  // Does the daemon want no OPEN now, since its disk is silent (--fail-fast)?
+  [[nodiscard]] bool refuses_opens() const;
   // What the disk is busy with for longer than a heartbeat, by the daemon's account.
   [[nodiscard]] std::optional<shm::OldestOperation> stuck_operation() const;
 
@@ -148,6 +170,7 @@ class Connection {
   bool drain(Channel& channel);
   [[nodiscard]] Result<void> die(std::string_view why);
   bool take_message();
+  void take_messages();
 
   std::string path_;
   std::string directory_;
@@ -158,7 +181,6 @@ class Connection {
   };
   shm::ReadableView r_;
   shm::WritableView w_;
-  std::atomic<std::uint32_t> users_ = 0;
 
   std::mutex mutex_;
   shm::UniqueFd socket_;

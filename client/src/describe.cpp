@@ -45,11 +45,17 @@ std::string sentence(const shm::Descriptor& d, const OpenRequest& request, const
 
 }  // namespace
 
+Code checked_code(std::uint32_t code) {
+  const bool is_error = code > static_cast<std::uint32_t>(Code::kOk) &&
+                        code <= static_cast<std::uint32_t>(Code::kDataLoss) &&
+                        code != static_cast<std::uint32_t>(Code::kDeadlineExceeded);
+  return is_error ? static_cast<Code>(code) : Code::kUnknown;
+}
+
 Error describe(const shm::Descriptor& descriptor, const OpenRequest& request, const std::string& directory) {
-  const auto code = static_cast<Code>(descriptor.code);
   const bool has_place =
       descriptor.detail == shm::Detail::kReadFailed || descriptor.detail == shm::Detail::kTruncated;
-  return {.code = code == Code::kOk ? Code::kUnknown : code,
+  return {.code = checked_code(descriptor.code),
           .sys_errno = descriptor.sys_errno,
           .offset = has_place ? descriptor.offset : kNoOffset,
           .message = sentence(descriptor, request, directory)};

@@ -9,6 +9,10 @@
 
 namespace nvr::internal {
 
+// The code that a daemon gave for an error, if it can be one: not Ok, a code that is none, or
+// DeadlineExceeded, after which callers go on. Otherwise Unknown.
+[[nodiscard]] Code checked_code(std::uint32_t code);
+
 // `directory` is the daemon's --dir.
 [[nodiscard]] Error describe(const shm::Descriptor& descriptor, const OpenRequest& request,
                              const std::string& directory);

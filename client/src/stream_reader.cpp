@@ -8,6 +8,7 @@
 #include "describe.h"
 #include "shm/clock.h"
 #include "shm/futex.h"
+#include "shm/step.h"
 
 namespace nvr::internal {
 namespace {
@@ -17,7 +18,8 @@ using shm::DescriptorKind;
 
 constexpr std::uint64_t kMaxSpinNs = 20'000;  // about what a sleep and a wake cost
 constexpr std::uint64_t kMinSpinNs = 1'000;
-constexpr std::uint64_t kOpeningSpinNs = 50'000;  // a cached recording's first chunk is there in about 30 us
+constexpr std::uint64_t kProvenNs = shm::kSecond;  // a daemon that lives longer does not die of its clients
+constexpr std::uint64_t kOpeningSpinNs = 50'000;   // a cached recording's first chunk is there in about 30 us
 
 // Readers of this process that spin or sleep at the moment.
 std::atomic<std::uint32_t> waiting_readers = 0;
@@ -39,52 +41,56 @@ Error foreign_error() {
 
 }  // namespace
 
-StreamReader::StreamReader(std::shared_ptr<Connection> connection, Connection::Claim claim,
-                           const OpenRequest& request, bool stat_only)
-    : connection_(std::move(connection)),
-      channel_(claim.channel),
+StreamReader::StreamReader(std::shared_ptr<Session> session, Session::Place place, const OpenRequest& request,
+                           bool stat_only)
+    : session_(std::move(session)),
+      connection_(std::move(place.connection)),
+      channel_(place.claim.channel),
       request_(request),
       stat_only_(stat_only),
-      phase_(claim.is_ready ? Phase::kClaimed : Phase::kPromised),
+      phase_(place.claim.is_ready ? Phase::kClaimed : Phase::kPromised),
       position_(request.begin),
-      spin_ns_(initial_spin_ns()) {
-  connection_->add_user();
+      spin_ns_(initial_spin_ns()),
+      away_since_ns_(place.away_since_ns),
+      away_at_(position_) {
+  if (away_since_ns_ != 0) phase_ = Phase::kAway;
   if (phase_ == Phase::kClaimed) start();
 }
 
-StreamReader::StreamReader(std::shared_ptr<Connection> connection, const OpenRequest& request,
+StreamReader::StreamReader(std::shared_ptr<Session> session, const OpenRequest& request,
                            std::optional<Error> error)
-    : connection_(std::move(connection)), request_(request), error_(std::move(error)) {
-  connection_->add_user();
-}
+    : session_(std::move(session)), request_(request), error_(std::move(error)) {}
 
 StreamReader::~StreamReader() {
-  if (!connection_->is_foreign() && phase_ != Phase::kEnded) leave_channel(false);
-  connection_->drop_user();
+  if (!session_->is_foreign() && phase_ != Phase::kEnded) leave_channel(false);
 }
 
 // Posts OPEN: the disk starts working for this stream.
 void StreamReader::start() {
   const std::scoped_lock lock(stop_mutex_);
   if (stopped_.load() != Code::kUnknown) return;
-  const bool to_end = request_.end == kToEnd;
+  const bool to_end = request_.end == kToEnd && !info_;
   const auto flags =
       static_cast<std::uint16_t>((to_end ? shm::kOpenToEnd : 0) | (stat_only_ ? shm::kOpenStatOnly : 0));
   generation_ = connection_->post_open(channel_, {.priority = request_.priority,
                                                   .cache = request_.cache,
                                                   .flags = flags,
                                                   .recording = request_.recording.composite(),
-                                                  .begin = request_.begin,
-                                                  .end = to_end ? 0 : request_.end});
+                                                  .begin = position_,
+                                                  .end = to_end  ? 0
+                                                         : info_ ? end_
+                                                                 : request_.end});
   is_open_ = true;
   phase_ = Phase::kOpening;
 }
 
 void StreamReader::stop(Code code) {
-  if (connection_->is_foreign()) return;
+  if (session_->is_foreign()) return;
   const std::scoped_lock lock(stop_mutex_);
   Code running = Code::kUnknown;
   if (!stopped_.compare_exchange_strong(running, code)) return;
+  if (!connection_) return;
+  NVR_STEP("client.about_to_close");
   if (std::exchange(is_open_, false)) connection_->post_close(channel_);
   channel().stop_word.fetch_add(1);  // changes what sleep() compares
   shm::futex_wake_private(channel().stop_word);
@@ -97,11 +103,12 @@ void StreamReader::leave_channel(bool terminal_taken) {
   if (std::exchange(is_open_, false) && !terminal_taken) connection_->post_close(channel_);
   if (phase_ == Phase::kPromised)
     connection_->break_promise(channel_);
-  else if (phase_ == Phase::kClaimed || terminal_taken)
+  else if (phase_ == Phase::kClaimed || phase_ == Phase::kAway || terminal_taken)
     connection_->free_channel(channel_);
   else
     connection_->abandon_channel(channel_);
   phase_ = Phase::kEnded;
+  session_->leave_place();
 }
 
 Stream::NextResult StreamReader::end(std::optional<Error> error) {
@@ -115,14 +122,14 @@ Stream::NextResult StreamReader::end(std::optional<Error> error) {
 
 Stream::NextResult StreamReader::next(std::uint64_t deadline_ns) {
   if (phase_ == Phase::kEnded) return end(std::exchange(error_, std::nullopt));
-  if (connection_->is_foreign()) return tl::unexpected(foreign_error());
+  if (session_->is_foreign()) return tl::unexpected(foreign_error());
   stop_waiting();
   return advance(Until::kNews, deadline_ns);
 }
 
 Result<RecordingInfo> StreamReader::info(std::uint64_t deadline_ns) {
   if (!info_ && phase_ != Phase::kEnded) {
-    if (connection_->is_foreign()) return tl::unexpected(foreign_error());
+    if (session_->is_foreign()) return tl::unexpected(foreign_error());
     if (auto result = advance(Until::kOpened, deadline_ns)) {
       const Error error = result->error();          // no chunk comes before OPENED
       if (phase_ == Phase::kEnded) error_ = error;  // next() will say it as well
@@ -144,6 +151,14 @@ Stream::NextResult StreamReader::advance(Until until, std::uint64_t deadline_ns)
       if (stopped == Code::kOk) return end(std::nullopt);
       return end(Error{.code = stopped, .message = "the stream was cancelled"});
     }
+    if (phase_ == Phase::kAway) {
+      const bool is_delivered = info_ && (position_ == end_ || stat_only_);
+      auto error = is_delivered ? std::nullopt : come_back(deadline_ns);
+      if (!is_delivered && !error) continue;
+      if (is_delivered || error->code != Code::kDeadlineExceeded) leave_channel(false);
+      if (is_delivered) return end(std::nullopt);
+      return tl::unexpected(std::move(*error));
+    }
     if (phase_ == Phase::kClaimed) start();
     if (phase_ >= Phase::kOpening) {
       const auto look = channel().descriptors.look();
@@ -155,6 +170,10 @@ Stream::NextResult StreamReader::advance(Until until, std::uint64_t deadline_ns)
       }
     }
     if (auto error = deadline_ns == kNow ? poll() : wait(deadline_ns)) {
+      if (error->code == Code::kUnavailable && session_->resumes()) {
+        go_away();
+        continue;
+      }
       const bool goes_on = error->code == Code::kDeadlineExceeded || error->code == Code::kResourceExhausted;
       if (!goes_on) leave_channel(false);
       return tl::unexpected(std::move(*error));
@@ -164,17 +183,33 @@ Stream::NextResult StreamReader::advance(Until until, std::uint64_t deadline_ns)
 
 // One descriptor. Nothing while the stream goes on: it was OPENED.
 Stream::NextResult StreamReader::take() {
-  const shm::Descriptor descriptor = channel().descriptors.take();
+  NVR_STEP("client.about_to_take");
+  const shm::Descriptor descriptor = take_copy(channel().descriptors);
   if (descriptor.generation != generation_) return fail_broken("a descriptor of another generation");
   if (shm::is_terminal(descriptor.kind)) return take_terminal(descriptor);
   if (descriptor.kind == DescriptorKind::kChunk && phase_ == Phase::kReading) return take_chunk(descriptor);
   if (descriptor.kind != DescriptorKind::kOpened || phase_ != Phase::kOpening)
     return fail_broken("a descriptor out of order");
-  info_ = RecordingInfo{.device = descriptor.file_device,
-                        .inode = descriptor.file_inode,
-                        .size = descriptor.file_size,
-                        .mtime_ns = descriptor.file_mtime_ns};
-  end_ = request_.end == kToEnd ? descriptor.file_size : request_.end;
+  return take_opened(descriptor);
+}
+
+// The first time: what the stream is about. Later: is it still that?
+Stream::NextResult StreamReader::take_opened(const shm::Descriptor& descriptor) {
+  const RecordingInfo found{.device = descriptor.file_device,
+                            .inode = descriptor.file_inode,
+                            .size = descriptor.file_size,
+                            .mtime_ns = descriptor.file_mtime_ns};
+  if (!info_) {
+    info_ = found;
+    end_ = request_.end == kToEnd ? found.size : request_.end;
+  } else if (found.device != info_->device || found.inode != info_->inode) {
+    leave_channel(false);
+    return end(changed_error("it is another file now"));
+  } else if (found.size < info_->size) {
+    leave_channel(false);
+    return end(changed_error("it has " + std::to_string(found.size) + " bytes now"));
+  }
+  if (position_ > end_ || end_ > found.size) return fail_broken("a file that does not hold the range");
   phase_ = Phase::kReading;
   return std::nullopt;
 }
@@ -185,6 +220,7 @@ Stream::NextResult StreamReader::take_chunk(const shm::Descriptor& descriptor) {
   if (descriptor.slot >= connection_->geometry().slots || descriptor.offset != position_ || left == 0 ||
       descriptor.length != std::min<std::uint64_t>(left, shm::kSlotBytes))
     return fail_broken("a chunk that is not the next one");
+  NVR_STEP("client.chunk_taken");
   position_ += descriptor.length;
   channel().held.fetch_add(1, std::memory_order_relaxed);
   return Result<Chunk>(Chunk(connection_, channel_, descriptor.slot,
@@ -194,7 +230,11 @@ Stream::NextResult StreamReader::take_chunk(const shm::Descriptor& descriptor) {
 
 Stream::NextResult StreamReader::take_terminal(const shm::Descriptor& descriptor) {
   const bool is_complete = phase_ == Phase::kReading && (position_ == end_ || stat_only_);
+  const bool is_shorter =
+      phase_ == Phase::kOpening && info_ && descriptor.detail == shm::Detail::kRangeBeyondEnd;
   leave_channel(true);
+  if (descriptor.kind == DescriptorKind::kError && is_shorter)
+    return end(changed_error("it has " + std::to_string(descriptor.file_size) + " bytes now"));
   if (descriptor.kind == DescriptorKind::kError)
     return end(describe(descriptor, request_, connection_->directory()));
   if (descriptor.kind == DescriptorKind::kEnd && !is_complete)
@@ -214,6 +254,68 @@ Stream::NextResult StreamReader::fail_broken(const char* what) {
   return end(Error{
       .code = Code::kInternal,
       .message = "recording " + to_string(request_.recording) + ": the daemon broke the protocol: " + what});
+}
+
+Error StreamReader::changed_error(const std::string& how) const {
+  return {.code = Code::kFailedPrecondition,
+          .message = "recording " + to_string(request_.recording) +
+                     " is not what it was before the daemon was restarted: " + how + ", in place of inode " +
+                     std::to_string(info_->inode) + " with " + std::to_string(info_->size) + " bytes"};
+}
+
+// ---- Away
+// --------------------------------------------------------------------------------------------------------------
+
+// The connection is lost, and everything that was published there has been taken.
+void StreamReader::go_away() {
+  stop_waiting();
+  const std::uint64_t since_ns = session_->lose(*connection_);
+  // A daemon that dies of this very stream again and again counts as away all the time.
+  if (away_since_ns_ == 0 || position_ != away_at_ || since_ns > back_since_ns_ + kProvenNs) {
+    away_since_ns_ = since_ns;
+    away_at_ = position_;
+  }
+  const std::scoped_lock lock(stop_mutex_);
+  is_open_ = false;
+  phase_ = Phase::kAway;
+}
+
+// Moves to the successor, or waits for it until `deadline_ns`. Nothing: look again.
+std::optional<Error> StreamReader::come_back(std::uint64_t deadline_ns) {
+  const std::uint32_t news_seen = session_->news().load();
+  const std::uint32_t stop_seen = channel().stop_word.load();
+  if (stopped_.load() != Code::kUnknown) return std::nullopt;  // before stop_seen was read
+  const auto successor = session_->successor_of(*connection_);
+  if (!successor) return successor.error();
+  if (*successor) {
+    move_to(**successor);
+    return std::nullopt;
+  }
+  const std::uint64_t now = shm::now_ns();
+  const std::uint64_t resume_ns = session_->resume_ns();
+  if (now - away_since_ns_ >= resume_ns)
+    return Error{.code = Code::kUnavailable, .message = session_->describe_absence(away_since_ns_)};
+  if (now >= deadline_ns)
+    return Error{.code = Code::kDeadlineExceeded,
+                 .message = "recording " + to_string(request_.recording) +
+                            ": nothing arrived within the deadline; " +
+                            session_->describe_absence(away_since_ns_)};
+  const std::uint64_t give_up_ns = resume_ns == kForever ? kForever : away_since_ns_ + resume_ns;
+  shm::futex_wait_either(session_->news(), news_seen, channel().stop_word, stop_seen,
+                         std::min(deadline_ns, give_up_ns));
+  return std::nullopt;
+}
+
+void StreamReader::move_to(const Session::Place& place) {
+  {
+    const std::scoped_lock lock(stop_mutex_);
+    connection_->free_channel(channel_);
+    connection_ = place.connection;
+    channel_ = place.claim.channel;
+    phase_ = place.claim.is_ready ? Phase::kClaimed : Phase::kPromised;
+  }
+  heartbeat_ = {};
+  back_since_ns_ = shm::now_ns();
 }
 
 // ---- Waiting
@@ -258,8 +360,10 @@ std::optional<Error> StreamReader::sleep(std::uint64_t deadline_ns) {
   const std::uint32_t stop_seen = c.stop_word.load();
   if (stopped_.load() != Code::kUnknown) return std::nullopt;  // before stop_seen was read
   const std::uint64_t slice_end_ns = shm::now_ns() + wait_slice_ns.load(std::memory_order_relaxed);
+  NVR_STEP("client.about_to_sleep");
   shm::futex_wait_either(c.descriptors.futex_word(), seen_head_, c.stop_word, stop_seen,
                          std::min(deadline_ns, slice_end_ns));
+  NVR_STEP("client.woken");
   const std::uint64_t now = shm::now_ns();
   if (now < slice_end_ns && now < deadline_ns) return std::nullopt;
   const auto alive = connection_->check_alive(&heartbeat_);

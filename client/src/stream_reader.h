@@ -9,6 +9,7 @@
 
 #include "connection.h"
 #include "nvr/client.h"
+#include "session.h"
 
 namespace nvr::internal {
 
@@ -17,12 +18,11 @@ inline constexpr std::uint64_t kNow = 0;               // as a deadline: do not 
 
 class StreamReader {
  public:
-  // Opens on the channel of `claim`.
-  StreamReader(std::shared_ptr<Connection> connection, Connection::Claim claim, const OpenRequest& request,
+  // Opens there, or where the daemon is back.
+  StreamReader(std::shared_ptr<Session> session, Session::Place place, const OpenRequest& request,
                bool stat_only);
   // A stream that has ended already, with an error to deliver or without.
-  StreamReader(std::shared_ptr<Connection> connection, const OpenRequest& request,
-               std::optional<Error> error);
+  StreamReader(std::shared_ptr<Session> session, const OpenRequest& request, std::optional<Error> error);
   ~StreamReader();
   StreamReader(const StreamReader&) = delete;
   StreamReader& operator=(const StreamReader&) = delete;
@@ -35,6 +35,7 @@ class StreamReader {
 
  private:
   enum class Phase : std::uint8_t {
+    kAway,      // the daemon has gone, and the session looks for its successor; the channel is of the old one
     kPromised,  // the channel is still being drained of its last stream
     kClaimed,   // the channel is ours, OPEN is not posted
     kOpening,   // OPEN is posted, OPENED has not been taken
@@ -45,11 +46,16 @@ class StreamReader {
 
   [[nodiscard]] Channel& channel() const { return connection_->channel(channel_); }
   void start();
+  void go_away();
+  [[nodiscard]] std::optional<Error> come_back(std::uint64_t deadline_ns);
+  void move_to(const Session::Place& place);
   [[nodiscard]] Stream::NextResult advance(Until until, std::uint64_t deadline_ns);
   [[nodiscard]] Stream::NextResult take();
+  [[nodiscard]] Stream::NextResult take_opened(const shm::Descriptor& descriptor);
   [[nodiscard]] Stream::NextResult take_chunk(const shm::Descriptor& descriptor);
   [[nodiscard]] Stream::NextResult take_terminal(const shm::Descriptor& descriptor);
   [[nodiscard]] Stream::NextResult fail_broken(const char* what);
+  [[nodiscard]] Error changed_error(const std::string& how) const;
   [[nodiscard]] std::optional<Error> wait(std::uint64_t deadline_ns);
   [[nodiscard]] std::optional<Error> poll();
   [[nodiscard]] std::optional<Error> sleep(std::uint64_t deadline_ns);
@@ -62,13 +68,15 @@ class StreamReader {
   void leave_channel(bool terminal_taken);
   void stop_waiting();
 
-  std::shared_ptr<Connection> connection_;
-  std::uint32_t channel_ = 0;
+  const std::shared_ptr<Session> session_;
+  std::shared_ptr<Connection>
+      connection_;             // none for a stream that was born ended; changes under stop_mutex_
+  std::uint32_t channel_ = 0;  // likewise
   OpenRequest request_;
   bool stat_only_ = false;
   Phase phase_ = Phase::kEnded;
   std::optional<Error> error_;         // kEnded: to be delivered once
-  std::optional<RecordingInfo> info_;  // from OPENED
+  std::optional<RecordingInfo> info_;  // from the first OPENED
   std::uint32_t generation_ = 0;
   std::uint64_t position_ = 0;  // of the next chunk in the file
   std::uint64_t end_ = 0;       // of the range; known from OPENED on
@@ -76,6 +84,9 @@ class StreamReader {
   std::uint32_t seen_head_ = 0;  // what the futex word was when there was no news
   bool polled_in_vain_ = false;  // poll() left the channel's is_reader_waiting set
   HeartbeatWatch heartbeat_;
+  std::uint64_t away_since_ns_ = 0;  // since when this stream has got nothing for want of a daemon
+  std::uint64_t away_at_ = 0;        // position_ then
+  std::uint64_t back_since_ns_ = 0;
 
   // stop() against the owner: is there a generation of ours that wants a CLOSE?
   std::mutex stop_mutex_;

@@ -38,6 +38,7 @@ namespace nvr {
 
 namespace internal {
 class Connection;
+class Session;
 class StreamReader;
 }  // namespace internal
 
@@ -181,6 +182,16 @@ struct ConnectOptions {
   // For the handshake. The daemon's control thread never waits for the disk, so a late answer is a dead
   // daemon.
   std::chrono::milliseconds timeout{5000};
+  // 0: when the daemon goes, every stream ends with Unavailable. More: the client connects again, with
+  // backoff and jitter, as long as it lives, and its streams go on from the very offset where they were, once
+  // they have delivered what the daemon before had published. A stream for which no daemon comes within this
+  // time ends with Unavailable (milliseconds::max(): never). A recording that is another file by then
+  // (device, inode), or became shorter, ends with FailedPrecondition; one that is gone with NotFound. Chunks
+  // of the daemon before stay valid. While the daemon is away next(deadline) and try_next() say
+  // DeadlineExceeded on time, cancel() and close() work at once, and open() gives a stream that waits like
+  // the others. The client has a thread of its own ("nvr-resume") while the daemon is away, and only then. A
+  // daemon that has less memory to give is asked for smaller windows; the number of streams stays.
+  std::chrono::milliseconds resume{0};
 };
 
 // A connection to one daemon, and so to one disk. Movable.
@@ -211,15 +222,17 @@ class NVR_PUBLIC Client {
   // valid as long as it; never read from it. Call dispatch() once before the first wait.
   [[nodiscard]] int native_handle() const;
   // Takes the news off the descriptor and asks for the next. Unavailable when the daemon has gone; the
-  // streams still deliver what was published before, then Unavailable.
+  // streams still deliver what was published before, then Unavailable. With ConnectOptions::resume the
+  // descriptor stays the same whichever daemon there is and is readable when one is back, and dispatch() says
+  // Unavailable only while the daemon has been away for longer than that.
   [[nodiscard]] Result<void> dispatch();
 
   [[nodiscard]] DiskStatus disk_status() const;
 
  private:
-  explicit Client(std::shared_ptr<internal::Connection> connection);
+  explicit Client(std::shared_ptr<internal::Session> session);
 
-  std::shared_ptr<internal::Connection> connection_;
+  std::shared_ptr<internal::Session> session_;
 };
 
 }  // namespace nvr

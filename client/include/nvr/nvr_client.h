@@ -85,6 +85,12 @@ typedef struct nvr_options {
   uint32_t streams;          /* open at a time, 1..256; default 16 */
   uint32_t slots_per_stream; /* 64 KiB each; a power of two, 2..64; default 32 */
   uint32_t timeout_ms;       /* of the handshake; default 5000 */
+  uint32_t reserved;         /* 0 */
+  /* Default 0: when the daemon goes, every stream ends with NVR_UNAVAILABLE. More: the client connects again
+   * and its streams go on from where they were; one for which no daemon comes within this time ends with
+   * NVR_UNAVAILABLE (NVR_FOREVER: never), one whose file has changed by then with NVR_FAILED_PRECONDITION.
+   * All of it: nvr::ConnectOptions::resume. */
+  int64_t resume_ms;
 } nvr_options;
 
 /* `options` may be NULL. NULL on failure; codes as nvr::Client::connect. */
