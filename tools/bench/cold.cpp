@@ -1,10 +1,11 @@
 // Scenario "cold": recordings that are on the disk only, so that what is measured is how well each system
 // keeps the disk busy. Before each measurement everything is dropped from the page cache.
 #include <fmt/format.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <array>
+#include <chrono>
+#include <thread>
 
 #include "tools/bench/compare.h"
 #include "tools/bench/fio.h"
@@ -18,26 +19,30 @@ constexpr std::array<MakeSystem, 4> kSystems = {make_pread_system, make_seed_sys
 constexpr std::array<std::size_t, 2> kStreamCounts = {1, 16};
 constexpr double kNearTheBest = 0.95;
 
-// Touches as much memory as the files will take, and frees it: in a virtual machine free memory may be the
-// host's, and getting it back (1 GB/s or so) would be charged to whoever reads next.
-void claim_memory(std::uint64_t bytes) {
-  void* const memory =
-      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-  if (memory != MAP_FAILED) munmap(memory, bytes);
-}
-
 struct Measured {
   std::string name;
   Samples samples;
 };
+
+// Memory that is free goes back to the host of a virtual machine two seconds later (free page reporting), and
+// who reads into it then waits until the host has given it again: 1 GB/s or so. So each measurement begins in
+// the same way: the files are read into memory, stay there until all else has been reported, and are dropped:
+// what comes free then is still the machine's own, and next to be used.
+constexpr auto kPageReporting = std::chrono::milliseconds(2300);
+
+Result<void> drop_files(const FileSet& files, std::size_t streams) {
+  if (auto dropped = files.drop_from_cache(); !dropped) return dropped;
+  if (auto read = files.read_into_cache(streams); !read) return read;
+  std::this_thread::sleep_for(kPageReporting);
+  return files.drop_from_cache();
+}
 
 // One round: each system reads `streams` files once, and then fio does.
 Result<void> run_round(const Systems& systems, const FileSet& files, std::size_t streams,
                        const BenchOptions& options, std::vector<Measured>& measured) {
   for (std::size_t i = 0; i <= systems.size(); ++i) {
     if (interrupted()) return fail(Code::kCancelled, "interrupted");
-    if (auto dropped = files.drop_from_cache(); !dropped) return dropped;
-    claim_memory(2 * std::min<std::uint64_t>(streams, files.count()) * files.file_bytes());
+    if (auto dropped = drop_files(files, streams); !dropped) return dropped;
     if (i == systems.size()) {
       if (const auto flow = run_fio(files, streams)) measured[i].samples.add(*flow);
       continue;

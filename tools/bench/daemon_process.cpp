@@ -5,34 +5,28 @@
 #include <fmt/format.h>
 
 #include <chrono>
-#include <fstream>
-#include <sstream>
 #include <thread>
 #include <vector>
 
 #include "shm/unique_fd.h"
+#include "tools/bench/text_files.h"
 
 namespace nvr::bench {
 namespace {
 
 constexpr auto kStartTimeout = std::chrono::seconds(20);
 
-std::string read_log(const std::filesystem::path& path) {
-  std::ostringstream text;
-  text << std::ifstream(path).rdbuf();
-  return text.str();
-}
-
 Result<ChildProcess> spawn(const DaemonOptions& options) {
-  const std::vector<std::string> words = {options.program.string(),
-                                          "--dir",
-                                          options.directory.string(),
-                                          "--socket",
-                                          options.socket.string(),
-                                          "--engine",
-                                          options.engine,
-                                          "--device-kind",
-                                          options.device_kind};
+  std::vector<std::string> words = {options.program.string(),
+                                    "--dir",
+                                    options.directory.string(),
+                                    "--socket",
+                                    options.socket.string(),
+                                    "--engine",
+                                    options.engine,
+                                    "--device-kind",
+                                    options.device_kind};
+  words.insert(words.end(), options.more.begin(), options.more.end());
   std::vector<char*> argv;
   for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
@@ -58,11 +52,11 @@ Result<DaemonProcess> DaemonProcess::start(const DaemonOptions& options) {
   if (!child) return tl::unexpected(child.error());
   DaemonProcess daemon(std::move(*child));
   const auto give_up = std::chrono::steady_clock::now() + kStartTimeout;
-  while (read_log(options.log).find("ready") == std::string::npos) {
+  while (text_of(options.log).find("ready") == std::string::npos) {
     if (daemon.child_.has_ended())
-      return fail(Code::kUnavailable, "nvr-readerd ended at its start: " + read_log(options.log));
+      return fail(Code::kUnavailable, "nvr-readerd ended at its start: " + text_of(options.log));
     if (std::chrono::steady_clock::now() > give_up)
-      return fail(Code::kUnavailable, "nvr-readerd did not get ready: " + read_log(options.log));
+      return fail(Code::kUnavailable, "nvr-readerd did not get ready: " + text_of(options.log));
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   return daemon;

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "nvr/error.h"
 #include "tools/bench/child_process.h"
@@ -11,11 +12,12 @@ namespace nvr::bench {
 
 struct DaemonOptions {
   std::filesystem::path program;
-  std::filesystem::path directory;  // --dir
-  std::filesystem::path socket;     // --socket
-  std::filesystem::path log;        // its stderr; a file, since nobody reads along
-  std::string engine;               // --engine
-  std::string device_kind;          // --device-kind
+  std::filesystem::path directory;     // --dir
+  std::filesystem::path socket;        // --socket
+  std::filesystem::path log;           // its stderr; a file, since nobody reads along
+  std::string engine;                  // --engine
+  std::string device_kind;             // --device-kind
+  std::vector<std::string> more = {};  // further options
 };
 
 class DaemonProcess {

@@ -104,6 +104,19 @@ Result<void> FileSet::drop_from_cache() const {
   return {};
 }
 
+Result<void> FileSet::read_into_cache(std::size_t count) const {
+  std::vector<std::byte> buffer(kChunkBytes);
+  for (std::size_t file = 0; file < std::min(count, shape_.count); ++file) {
+    const shm::UniqueFd fd(open(path(file).c_str(), O_RDONLY | O_CLOEXEC));
+    if (!fd) return fail_errno(errno, "cannot open " + path(file));
+    ssize_t got = 0;
+    do got = read(fd.get(), buffer.data(), buffer.size());
+    while (got > 0 || (got < 0 && errno == EINTR));
+    if (got < 0) return fail_errno(errno, "cannot read " + path(file));
+  }
+  return {};
+}
+
 RecordingId FileSet::id(std::size_t file) const {
   return {.stream = 1, .recording = static_cast<std::uint32_t>(file)};
 }

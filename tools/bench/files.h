@@ -31,6 +31,8 @@ class FileSet {
   // Drops every page of the files from the page cache. Waits for those that others have mapped or locked, for
   // some seconds; then it is an error.
   [[nodiscard]] Result<void> drop_from_cache() const;
+  // Reads the first `count` files (all, if there are less) into the page cache.
+  [[nodiscard]] Result<void> read_into_cache(std::size_t count) const;
 
   [[nodiscard]] std::size_t count() const { return shape_.count; }
   [[nodiscard]] std::uint64_t file_bytes() const { return shape_.bytes; }

@@ -20,7 +20,7 @@ constexpr auto kOpenPause = std::chrono::milliseconds(1);
 // Every system once, not recorded: pages are in the cache, buffers and slots have been touched.
 Result<void> warm_up(const Systems& systems, const FileSet& files) {
   for (const auto& system : systems)
-    if (const auto flow = measure_flow(*system, files, {.streams = kMaxStreams}); !flow)
+    if (const auto flow = measure_flow(*system, files, {.streams = kUsualStreams}); !flow)
       return tl::unexpected(flow.error());
   return {};
 }

@@ -1,5 +1,7 @@
 // "nvr_mmap" and "nvr_io_uring": this project. A real nvr-readerd with the given engine, and its client
-// library in the consumer: one connection of 16 streams x 32 slots for everything.
+// library in the consumer: one connection of 32 slots for each stream.
+#include <fmt/format.h>
+
 #include <array>
 #include <optional>
 
@@ -11,7 +13,7 @@
 namespace nvr::bench {
 namespace {
 
-constexpr ConnectOptions kConnection = {.streams = kMaxStreams, .slots_per_stream = 32};
+constexpr std::uint32_t kSlotsPerStream = 32;
 
 class NvrSystem final : public System {
  public:
@@ -21,7 +23,10 @@ class NvrSystem final : public System {
   [[nodiscard]] std::string_view name() const override { return name_; }
 
   [[nodiscard]] Result<void> open(std::size_t stream, const FileRange& range) override {
-    auto opened = client_.open({.recording = files_.id(range.file), .begin = range.begin, .end = range.end});
+    auto opened = client_.open({.recording = files_.id(range.file),
+                                .begin = range.begin,
+                                .end = range.end,
+                                .priority = range.priority});
     if (!opened) return tl::unexpected(opened.error());
     streams_[stream].emplace(std::move(*opened));
     return {};
@@ -50,14 +55,20 @@ class NvrSystem final : public System {
 Result<std::unique_ptr<System>> make_nvr_system(const SystemSetup& setup, const std::string& engine) {
   const std::string name = "nvr_" + engine;
   const std::filesystem::path socket = setup.scratch / (name + ".sock");
+  const std::size_t window_bytes = setup.streams * kSlotsPerStream * kChunkBytes;
+  std::vector<std::string> more = setup.daemon_options;
+  if (setup.streams > kUsualStreams)
+    more.insert(more.end(), {"--client-memory", fmt::format("{}MiB", 2 * window_bytes >> 20)});
   auto daemon = DaemonProcess::start({.program = setup.daemon,
                                       .directory = setup.files.directory(),
                                       .socket = socket,
                                       .log = setup.scratch / (name + ".log"),
                                       .engine = engine,
-                                      .device_kind = setup.device_kind});
+                                      .device_kind = setup.device_kind,
+                                      .more = std::move(more)});
   if (!daemon) return tl::unexpected(daemon.error());
-  auto client = Client::connect(socket.string(), kConnection);
+  auto client = Client::connect(socket.string(), {.streams = static_cast<std::uint32_t>(setup.streams),
+                                                  .slots_per_stream = kSlotsPerStream});
   if (!client) return tl::unexpected(client.error());
   return std::make_unique<NvrSystem>(name, setup.files, std::move(*daemon), std::move(*client));
 }

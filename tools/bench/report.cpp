@@ -1,12 +1,12 @@
 #include "tools/bench/report.h"
 
-#include <errno.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
+
+#include "tools/bench/text_files.h"
 
 namespace nvr::bench {
 namespace {
@@ -97,7 +97,7 @@ void print_targets(const std::vector<Target>& targets) {
   for (const Target& target : targets) {
     const char* const relation =
         target.at_least ? (target.strict ? ">" : ">=") : (target.strict ? "<" : "<=");
-    fmt::print("  {:<7}  {:<58} {:>6.2f}  (wanted {} {:.1f})\n", target.met() ? "met" : "NOT MET",
+    fmt::print("  {:<7}  {:<58} {:>6.2f}  (wanted {} {:.2f})\n", target.met() ? "met" : "NOT MET",
                target.what, target.ratio, relation, target.bound);
   }
 }
@@ -119,12 +119,7 @@ Result<void> write_json(const std::vector<Row>& rows, const std::string& path) {
     }
     list.push_back(entry);
   }
-  errno = 0;
-  std::ofstream file(path);
-  file << list.dump(2) << '\n';
-  file.close();
-  if (!file) return fail_errno(errno, "cannot write " + path);
-  return {};
+  return write_text(list.dump(2) + '\n', path);
 }
 
 }  // namespace nvr::bench

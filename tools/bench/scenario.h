@@ -7,10 +7,23 @@
 #include <vector>
 
 #include "nvr/error.h"
+#include "tools/bench/disk_report.h"
 #include "tools/bench/files.h"
 #include "tools/bench/report.h"
 
 namespace nvr::bench {
+
+// Of scenario "disk".
+struct DiskOptions {
+  std::filesystem::path script;  // tools/slow-disk
+  std::vector<std::string> parts = {"throughput", "viewers", "first-chunk"};
+  std::vector<std::size_t> streams = {1, 4, 16, 64};  // throughput
+  std::vector<std::string> systems = {};              // empty: all
+  unsigned read_ahead_kib = 128;                      // the kernel's for the disk
+  double seconds = 12;                                // each measurement of throughput
+  double viewer_seconds = 120;
+  double first_chunk_seconds = 30;
+};
 
 struct BenchOptions {
   std::filesystem::path directory;  // on the disk to use
@@ -20,13 +33,15 @@ struct BenchOptions {
   bool one_consumer = false;                // takes from all streams in turn; otherwise a thread for each
   std::string device_kind = "auto";         // for nvr-readerd
   FileShape files;
+  DiskOptions disk = {};
 };
 
 struct Findings {
   std::vector<Row> rows;
   std::vector<std::string> references;  // systems that others are compared to
   std::vector<Target> targets;
-  double foreign_cpus = 0;  // how many CPUs the rest of the machine kept busy meanwhile
+  std::vector<DiskRow> disk = {};  // instead of rows: scenario "disk"
+  double foreign_cpus = 0;         // how many CPUs the rest of the machine kept busy meanwhile
 };
 
 // Cached recordings.
@@ -34,6 +49,9 @@ struct Findings {
 
 // Recordings that are on the disk only.
 [[nodiscard]] Result<Findings> run_cold(const BenchOptions& options);
+
+// Recordings on a modelled spinning disk. Root only.
+[[nodiscard]] Result<Findings> run_disk(const BenchOptions& options);
 
 // Somebody pressed ^C: a scenario gives up between two measurements, so that nothing is left behind.
 [[nodiscard]] bool interrupted();

@@ -14,12 +14,14 @@
 
 namespace nvr::bench {
 
-inline constexpr std::size_t kMaxStreams = 16;
+inline constexpr std::size_t kUsualStreams = 16;
+inline constexpr std::size_t kMaxStreams = 80;
 
 struct FileRange {
   std::size_t file = 0;
   std::uint64_t begin = 0;  // bytes; multiples of kChunkBytes
   std::uint64_t end = 0;
+  Priority priority = Priority::kPlayback;  // for systems that know any
 };
 
 // What a consumer has taken.
@@ -56,9 +58,11 @@ class System {
 // What systems are made of. Paths stay valid as long as the systems.
 struct SystemSetup {
   const FileSet& files;
-  std::filesystem::path scratch;  // for sockets and logs
-  std::filesystem::path daemon;   // nvr-readerd
-  std::string device_kind;        // its --device-kind
+  std::filesystem::path scratch;        // for sockets and logs
+  std::filesystem::path daemon;         // nvr-readerd
+  std::string device_kind;              // its --device-kind
+  std::size_t streams = kUsualStreams;  // how many can be open at a time; a daemon reserves memory for each
+  std::vector<std::string> daemon_options = {};  // further ones
 };
 
 // Each is ready to be measured when it is there. The unix socket server is a forked child: it comes before

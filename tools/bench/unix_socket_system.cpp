@@ -47,7 +47,7 @@ class UnixSocketSystem final : public System {
  private:
   ChildProcess server_;
   std::vector<shm::UniqueFd> connections_;
-  std::array<std::uint64_t, kMaxStreams> left_ = {};
+  std::array<std::uint64_t, kUsualStreams> left_ = {};
 };
 
 }  // namespace
@@ -55,7 +55,7 @@ class UnixSocketSystem final : public System {
 Result<std::unique_ptr<System>> make_unix_socket_system(const SystemSetup& setup) {
   std::vector<shm::UniqueFd> ours;
   std::vector<shm::UniqueFd> theirs;
-  for (std::size_t i = 0; i < kMaxStreams; ++i) {
+  for (std::size_t i = 0; i < kUsualStreams; ++i) {
     std::array<int, 2> pair = {};
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()) != 0)
       return fail_errno(errno, "cannot make a socket pair");

@@ -18,6 +18,7 @@ constexpr auto kProgressTick = std::chrono::milliseconds(500);
 
 Result<Client> connect(const CatOptions& options) {
   ConnectOptions connection = kConnection;
+  connection.resume = options.resume;
   if (options.timeout) {
     const auto timeout = std::chrono::ceil<std::chrono::milliseconds>(*options.timeout);
     connection.timeout = std::min(connection.timeout, timeout);

@@ -59,6 +59,7 @@ tl::expected<CatOptions, int> parse_cat_options(int argc, char** argv) {
   std::string priority = "playback";
   std::string cache = "normal";
   double timeout_s = 0;
+  double resume_s = 0;
 
   CLI::App app("Streams a recording, or a range of it, from nvr-readerd to standard output.", "nvr-cat");
   app.footer(
@@ -73,6 +74,10 @@ tl::expected<CatOptions, int> parse_cat_options(int argc, char** argv) {
           ->option_text("START-END");
   auto* const timeout =
       app.add_option("--timeout", timeout_s, "How long to wait for each chunk (default: as long as it takes)")
+          ->option_text("SECONDS");
+  auto* const resume =
+      app.add_option("--resume", resume_s,
+                     "Go on where it was when the daemon is restarted; give up after so long without one")
           ->option_text("SECONDS");
   app.add_option("--priority", priority, "How urgent the reads are: live, playback, export or scrub")
       ->check(CLI::IsMember(kPriorities))
@@ -102,6 +107,13 @@ tl::expected<CatOptions, int> parse_cat_options(int argc, char** argv) {
           {.code = Code::kInvalidArgument, .message = "--timeout wants a number of seconds above 0"});
     options.timeout = std::chrono::duration_cast<std::chrono::nanoseconds>(
         std::chrono::duration<double>(std::min(timeout_s, kLongestTimeoutS)));
+  }
+  if (resume->count() > 0) {
+    if (!(resume_s > 0))
+      return refuse(
+          {.code = Code::kInvalidArgument, .message = "--resume wants a number of seconds above 0"});
+    options.resume = std::chrono::ceil<std::chrono::milliseconds>(
+        std::chrono::duration<double>(std::min(resume_s, kLongestTimeoutS)));
   }
   return options;
 }

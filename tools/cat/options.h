@@ -19,6 +19,7 @@ struct CatOptions {
   std::string socket;
   OpenRequest request;
   std::optional<std::chrono::nanoseconds> timeout;  // for each chunk; none: waits as long as the disk takes
+  std::chrono::milliseconds resume{0};              // how long to wait for a daemon that goes away meanwhile
 };
 
 // "START-END" in bytes. InvalidArgument when it is not that; OutOfRange when a number is beyond any file.

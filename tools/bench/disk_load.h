@@ -1,0 +1,54 @@
+// Streams on one disk for a window of time: some take what they get, some are viewers that take what they
+// show. Each has a thread of its own, reads a range of its own from its begin, and its bytes are checked.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "tools/bench/system.h"
+
+namespace nvr::bench {
+
+struct DiskStream {
+  FileRange range;
+  double bytes_per_s = 0;  // of a viewer; 0: as much as it gets
+  // Where to go on at the end of the range: the files first..last, in a circle, each dropped from the page
+  // cache after it was read. Otherwise the end of the range ends the window.
+  struct Circle {
+    std::size_t first = 0;
+    std::size_t last = 0;
+  };
+  std::optional<Circle> circle = {};
+};
+
+struct DiskStreamResult {
+  std::uint64_t bytes = 0;      // within the window
+  std::uint64_t underruns = 0;  // how often a viewer had nothing to show
+  double stalled_s = 0;         // for how long altogether
+};
+
+struct DiskLoadResult {
+  double seconds = 0;  // the window
+  std::vector<DiskStreamResult> streams;
+
+  [[nodiscard]] double mb_per_s() const;  // of all, 10^6 bytes
+  [[nodiscard]] double jain() const;      // fairness of their bytes: 1 when all got the same
+  [[nodiscard]] std::uint64_t underruns() const;
+  [[nodiscard]] double stalled_s() const;
+};
+
+// Stream i of the system is streams[i]. The window is `seconds`, or less when a recording comes to its end or
+// somebody presses ^C. With `opener`, further opens are measured meanwhile.
+struct Opener {
+  std::size_t stream = 0;  // of the system: none of the others
+  std::chrono::milliseconds pause{300};
+  std::uint64_t seed = 1;
+  std::vector<double> ms = {};  // what came out: from open() to the first chunk's bytes
+};
+[[nodiscard]] Result<DiskLoadResult> run_disk_load(System& system, const FileSet& files,
+                                                   const std::vector<DiskStream>& streams, double seconds,
+                                                   Opener* opener = nullptr);
+
+}  // namespace nvr::bench
