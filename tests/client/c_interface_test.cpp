@@ -149,5 +149,43 @@ TEST_CASE("C: options without their size are refused, not ignored") {
   nvr_client_free(client);
 }
 
+TEST_CASE("C: with resume_ms a stream goes on under the next daemon") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 30 * kChunkBytes + 1);
+  std::optional<DaemonProcess> daemon(site.start());
+  nvr_options options = {};
+  options.size = sizeof(options);
+  options.streams = 1;
+  options.slots_per_stream = 4;
+  options.resume_ms = NVR_FOREVER;
+  nvr_client* const client = nvr_connect(daemon->socket().c_str(), &options, nullptr);
+  REQUIRE(client != nullptr);
+  const nvr_request request = {.recording = nvr_recording(1, 1),
+                               .begin = 0,
+                               .end = NVR_TO_END,
+                               .priority = NVR_PLAYBACK,
+                               .cache = NVR_CACHE_NORMAL};
+  nvr_stream* const stream = nvr_open(client, &request, nullptr);
+  REQUIRE(stream != nullptr);
+  std::uint64_t offset = 0;
+  nvr_chunk* chunk = nullptr;
+  nvr_error* error = nullptr;
+  while (nvr_next(stream, NVR_FOREVER, &chunk, &error) == NVR_CHUNK) {
+    CHECK(nvr_chunk_offset(chunk) == offset);
+    const auto* const data = static_cast<const std::byte*>(nvr_chunk_data(chunk));
+    CHECK(file.difference(offset, {data, nvr_chunk_size(chunk)}) == "");
+    offset += nvr_chunk_size(chunk);
+    nvr_chunk_release(chunk);
+    if (offset == 2 * kChunkBytes) {
+      daemon->kill();
+      daemon.emplace(site.start());
+    }
+  }
+  CHECK(error == nullptr);
+  CHECK(offset == file.size);
+  nvr_stream_free(stream);
+  nvr_client_free(client);
+}
+
 }  // namespace
 }  // namespace nvr::test

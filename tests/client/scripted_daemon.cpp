@@ -27,8 +27,9 @@ T must(Result<T> result) {
 
 }  // namespace
 
-ScriptedDaemon::ScriptedDaemon()
-    : listener_(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)),
+ScriptedDaemon::ScriptedDaemon(Welcoming welcoming)
+    : welcoming_(std::move(welcoming)),
+      listener_(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)),
       r_(must(shm::OwnedSegment::create(shm::SegmentKind::kRead, geometry_.read_bytes()))),
       w_(must(shm::OwnedSegment::create(shm::SegmentKind::kWrite, geometry_.write_bytes()))),
       doorbell_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
@@ -64,9 +65,14 @@ void ScriptedDaemon::greet_one() {
   welcome.first_index = shm::kFirstIndex;
   welcome.read_bytes = r_.bytes();
   welcome.write_bytes = w_.bytes();
+  welcoming_.edit(welcome);
   const auto r = r_.descriptor_for_client();
   const auto w = w_.descriptor_for_client();
-  if (!r || !w || !shm::send_message(socket_.get(), welcome, std::array{r->get(), w->get(), doorbell_.get()}))
+  if (!r || !w) return;
+  const auto either = [](int given, int real) { return given >= 0 ? given : real; };
+  const std::array descriptors = {either(welcoming_.r, r->get()), either(welcoming_.w, w->get()),
+                                  either(welcoming_.doorbell, doorbell_.get())};
+  if (!shm::send_message(socket_.get(), welcome, std::span(descriptors).first(welcoming_.descriptors)))
     return;
   if (shm::wait_readable(socket_.get(), in_a_while_ns()))  // READY
     static_cast<void>(shm::receive_message(socket_.get(), buffer).has_value());
@@ -86,10 +92,17 @@ void ScriptedDaemon::corrupt_head() {
   r.publication(0).head.fetch_add(geometry_.descriptor_capacity() + 1);
 }
 
-void ScriptedDaemon::say_goodbye(const std::string& text) {
+int ScriptedDaemon::flood() {
+  wait_for_client();
+  int sent = 0;
+  while (sent < 10'000 && shm::send_message(socket_.get(), shm::Published{})) ++sent;
+  return sent;
+}
+
+void ScriptedDaemon::say_goodbye(const std::string& text, std::uint32_t code) {
   wait_for_client();
   shm::Goodbye goodbye;
-  goodbye.code = static_cast<std::uint32_t>(Code::kUnavailable);
+  goodbye.code = code;
   text.copy(goodbye.text, sizeof(goodbye.text) - 1);
   static_cast<void>(shm::send_message(socket_.get(), goodbye).has_value());
   shutdown(socket_.get(), SHUT_RDWR);

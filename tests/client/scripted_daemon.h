@@ -18,10 +18,19 @@ namespace nvr::test {
 
 inline constexpr std::uint32_t kScriptedSlots = 4;
 
+// What it says in place of a true WELCOME. The descriptors are the caller's; -1: the real one.
+struct Welcoming {
+  std::function<void(shm::Welcome&)> edit = [](shm::Welcome&) {};
+  int r = -1;
+  int w = -1;
+  int doorbell = -1;
+  std::size_t descriptors = 3;
+};
+
 class ScriptedDaemon {
  public:
   // Listens; accepts one client and greets it, on its own thread.
-  ScriptedDaemon();
+  explicit ScriptedDaemon(Welcoming welcoming = {});
   ~ScriptedDaemon();
   ScriptedDaemon(const ScriptedDaemon&) = delete;
   ScriptedDaemon& operator=(const ScriptedDaemon&) = delete;
@@ -33,12 +42,16 @@ class ScriptedDaemon {
   void publish(shm::Descriptor descriptor);
   // Moves the head as no daemon should.
   void corrupt_head();
-  void say_goodbye(const std::string& text);
+  void say_goodbye(const std::string& text,
+                   std::uint32_t code = static_cast<std::uint32_t>(Code::kUnavailable));
+  // Sends PUBLISHED again and again, as long as the client's socket has room. How many went.
+  int flood();
 
  private:
   void greet_one();
   void wait_for_client();
 
+  Welcoming welcoming_;
   TempDir root_;
   shm::UniqueFd listener_;
   shm::Geometry geometry_{.streams = 1, .slots = kScriptedSlots};

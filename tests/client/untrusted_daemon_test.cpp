@@ -1,5 +1,10 @@
 // What the client makes of a daemon that breaks the protocol: the stream's bytes are exact, or it ends in an
 // error.
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 
 #include "tests/client/scripted_daemon.h"
@@ -146,6 +151,135 @@ TEST_CASE("a daemon without a heartbeat is given up by who waits for it, and by 
     CHECK_FALSE(scene.stream.try_next().has_value());
   }
   CHECK(scene.client.open({.recording = {1, 2}}).error().code == Code::kUnavailable);
+}
+
+TEST_CASE("a file that does not hold the range ends the stream") {
+  ScriptedDaemon daemon;
+  Client client = connect_to(daemon.socket(), {.streams = 1, .slots_per_stream = kScriptedSlots});
+  const bool to_end = GENERATE(false, true);
+  Stream stream =
+      open_stream(client, {.recording = {1, 1}, .begin = kSize, .end = to_end ? kToEnd : kSize + 1});
+  Descriptor shorter = opened();
+  shorter.file_size = to_end ? kSize - 1 : kSize;
+  daemon.publish(shorter);
+  const auto next = stream.next(in(kLongEnough));
+  REQUIRE(code_of(next) == Code::kInternal);
+  CHECK_THAT(next->error().message, Catch::Contains("does not hold the range"));
+  CHECK_FALSE(stream.next().has_value());
+}
+
+TEST_CASE("an error with a code that cannot be one is Unknown, and ends the stream all the same") {
+  // 4: DeadlineExceeded, after which callers would go on.
+  const auto code = GENERATE(as<std::uint16_t>(), 0, 4, 16, 65535);
+  Scene scene;
+  scene.daemon.publish({.kind = DescriptorKind::kError, .code = code});
+  scene.must_end_with(Code::kUnknown, "");
+}
+
+// What a WELCOME may say, against what the client asked for: the client maps nothing else.
+TEST_CASE("a WELCOME that does not fit is refused") {
+  const auto edit = GENERATE(
+      as<std::function<void(shm::Welcome&)>>(), [](shm::Welcome& w) { w.streams = 2; },
+      [](shm::Welcome& w) { w.streams = 0; }, [](shm::Welcome& w) { w.slots_per_stream = shm::kMaxSlots; },
+      [](shm::Welcome& w) { w.slots_per_stream = 3; }, [](shm::Welcome& w) { w.read_bytes += 4096; },
+      [](shm::Welcome& w) { w.read_bytes = 0; }, [](shm::Welcome& w) { w.write_bytes = UINT64_MAX; },
+      [](shm::Welcome& w) { w.version_major = 2; });
+  const ScriptedDaemon daemon({.edit = edit});
+  const auto client = Client::connect(
+      daemon.socket(), {.streams = 1, .slots_per_stream = kScriptedSlots, .timeout = kLongEnough});
+  REQUIRE_FALSE(client.has_value());
+  CHECK(client.error().code == Code::kFailedPrecondition);
+}
+
+TEST_CASE("a directory's name without an end is cut") {
+  ScriptedDaemon daemon(
+      {.edit = [](shm::Welcome& w) { std::fill(std::begin(w.directory), std::end(w.directory), 'x'); }});
+  Client client = connect_to(daemon.socket(), {.streams = 1, .slots_per_stream = kScriptedSlots});
+  Stream stream = open_stream(client, {.recording = {1, 1}});
+  daemon.publish({.kind = DescriptorKind::kError, .code = 5, .detail = shm::Detail::kOpenFailed});
+  const auto next = stream.next(in(kLongEnough));
+  REQUIRE(code_of(next) == Code::kNotFound);
+  CHECK(next->error().message.size() < 400);
+}
+
+TEST_CASE("memory or a doorbell that is something else is refused") {
+  const shm::Geometry geometry{.streams = 1, .slots = kScriptedSlots};
+  const shm::UniqueFd unsealed(memfd_create("unsealed", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  const shm::UniqueFd small(memfd_create("small", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  REQUIRE(ftruncate(unsealed.get(), static_cast<off_t>(geometry.read_bytes())) == 0);
+  REQUIRE(ftruncate(small.get(), 4096) == 0);
+  REQUIRE(fcntl(small.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) ==
+          0);
+  int ends[2];
+  REQUIRE(pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0);
+  const shm::UniqueFd read_end(ends[0]);
+  const shm::UniqueFd write_end(ends[1]);
+  const shm::UniqueFd blocking(eventfd(0, EFD_CLOEXEC));
+  Welcoming welcoming;
+  SECTION("R is too small") {
+    welcoming.r = small.get();
+  }
+  SECTION("R has no seals") {
+    welcoming.r = unsealed.get();
+  }
+  SECTION("R is no memory at all") {
+    welcoming.r = read_end.get();
+  }
+  SECTION("W is too small") {
+    welcoming.w = small.get();
+  }
+  SECTION("W has no seals") {
+    welcoming.w = unsealed.get();
+  }
+  SECTION("the doorbell is a pipe") {
+    welcoming.doorbell = write_end.get();
+  }
+  SECTION("the doorbell would block") {
+    welcoming.doorbell = blocking.get();
+  }
+  SECTION("the doorbell is missing") {
+    welcoming.descriptors = 2;
+  }
+  const ScriptedDaemon daemon(welcoming);
+  const auto client = Client::connect(
+      daemon.socket(), {.streams = 1, .slots_per_stream = kScriptedSlots, .timeout = kLongEnough});
+  REQUIRE_FALSE(client.has_value());
+  const Code code = client.error().code;
+  CHECK((code == Code::kFailedPrecondition || code == Code::kInvalidArgument));
+}
+
+TEST_CASE("a daemon that publishes without end keeps no caller busy") {
+  SECTION("messages") {
+    Scene scene;
+    REQUIRE(scene.daemon.flood() > 100);
+    REQUIRE(scene.client.dispatch().has_value());  // returns, with more to come
+    CHECK(code_of(scene.stream.try_next()) == Code::kDeadlineExceeded);
+  }
+  SECTION("descriptors, to a stream that was left") {
+    Scene scene;
+    std::optional<Stream> left(std::move(scene.stream));
+    std::atomic<bool> is_over = false;
+    std::thread publisher([&] {
+      scene.daemon.publish(opened());
+      while (!is_over) scene.daemon.publish(chunk(0, 0));
+    });
+    for (int i = 0; i < 50; ++i) {
+      left.reset();  // the first time it leaves; then each open looks what is there
+      auto again = scene.client.open({.recording = {1, 2}});
+      if (again) left.emplace(std::move(*again));
+    }
+    is_over = true;
+    publisher.join();
+  }
+}
+
+TEST_CASE("a GOODBYE with any code is Unavailable") {
+  for (const std::uint32_t code : {0u, 4u, 9u, UINT32_MAX}) {
+    Scene scene;
+    scene.daemon.publish(opened());
+    scene.daemon.say_goodbye("and thanks", code);
+    scene.must_end_with(Code::kUnavailable, "and thanks");
+  }
 }
 
 }  // namespace

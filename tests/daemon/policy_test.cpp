@@ -23,7 +23,7 @@ struct Named : Schedulable {
 
 std::vector<int> all_turns(Scheduler& scheduler) {
   std::vector<int> turns;
-  while (auto* const next = scheduler.next()) turns.push_back(static_cast<Named*>(next)->name);
+  while (auto* const next = scheduler.next(0)) turns.push_back(static_cast<Named*>(next)->name);
   return turns;
 }
 
@@ -31,13 +31,13 @@ TEST_CASE("scheduler: first in, first out, opens and reads in turns, the starved
   Scheduler scheduler;
   std::deque<Named> streams;
   for (int i = 0; i < 7; ++i) streams.emplace_back(i);
-  for (int i : {0, 1, 2}) scheduler.enqueue(streams[static_cast<std::size_t>(i)], Scheduler::Place::kRead);
-  for (int i : {3, 4}) scheduler.enqueue(streams[static_cast<std::size_t>(i)], Scheduler::Place::kOpen);
-  for (int i : {5, 6}) scheduler.enqueue(streams[static_cast<std::size_t>(i)], Scheduler::Place::kStarved);
+  for (int i : {0, 1, 2}) scheduler.enqueue(streams[static_cast<std::size_t>(i)], Scheduler::Place::kRead, 0);
+  for (int i : {3, 4}) scheduler.enqueue(streams[static_cast<std::size_t>(i)], Scheduler::Place::kNew, 0);
+  for (int i : {5, 6}) scheduler.enqueue(streams[static_cast<std::size_t>(i)], Scheduler::Place::kStarved, 0);
   CHECK(all_turns(scheduler) == std::vector<int>{3, 0, 4, 1, 2});
   CHECK(scheduler.has_starved());
   scheduler.for_each_starved(
-      [&](Schedulable& stream) { scheduler.enqueue(stream, Scheduler::Place::kRead); });
+      [&](Schedulable& stream) { scheduler.enqueue(stream, Scheduler::Place::kRead, 0); });
   CHECK_FALSE(scheduler.has_starved());
   CHECK(all_turns(scheduler) == std::vector<int>{5, 6});
 }
@@ -49,31 +49,50 @@ TEST_CASE("scheduler: a stream that is removed or destroyed gets no turn") {
   Named stays(3);
   for (Schedulable* const stream : {static_cast<Schedulable*>(gone.get()),
                                     static_cast<Schedulable*>(&removed), static_cast<Schedulable*>(&stays)})
-    scheduler.enqueue(*stream, Scheduler::Place::kRead);
+    scheduler.enqueue(*stream, Scheduler::Place::kRead, 0);
   gone.reset();
   Scheduler::remove(removed);
   Scheduler::remove(removed);
   CHECK(all_turns(scheduler) == std::vector<int>{3});
 }
 
-TEST_CASE("scheduler: streams that go on stand in line again behind all others") {
+// The turns that two streams get which always want more, when each read takes so long.
+std::vector<int> turns_of_two(std::uint64_t read_ns) {
   Scheduler scheduler;
   Named a(1);
   Named b(2);
-  scheduler.enqueue(a, Scheduler::Place::kRead);
-  scheduler.enqueue(b, Scheduler::Place::kRead);
+  scheduler.enqueue(a, Scheduler::Place::kRead, 0);
+  scheduler.enqueue(b, Scheduler::Place::kRead, 0);
   std::vector<int> turns;
-  for (int i = 0; i < 6; ++i) {
-    auto* const next = static_cast<Named*>(scheduler.next());
+  for (std::uint64_t i = 0; i < 6; ++i) {
+    auto* const next = static_cast<Named*>(scheduler.next(i * read_ns));
     turns.push_back(next->name);
-    scheduler.enqueue(*next, Scheduler::Place::kRead);
+    scheduler.enqueue(*next, Scheduler::Place::kRead, (i + 1) * read_ns);
   }
-  CHECK(turns == std::vector<int>{1, 2, 1, 2, 1, 2});
+  return turns;
+}
+
+TEST_CASE("scheduler: streams that go on stand in line again behind all others when their turn is over") {
+  CHECK(turns_of_two(Scheduler::kTurnNs) == std::vector<int>{1, 2, 1, 2, 1, 2});
+  CHECK(turns_of_two(Scheduler::kTurnNs / 2) == std::vector<int>{1, 1, 2, 2, 1, 1});
+}
+
+TEST_CASE("scheduler: a new stream is served between the reads of a turn") {
+  Scheduler scheduler;
+  Named reading(1);
+  Named fresh(2);
+  scheduler.enqueue(reading, Scheduler::Place::kRead, 0);
+  CHECK(scheduler.next(0) == &reading);
+  scheduler.enqueue(reading, Scheduler::Place::kRead, 1);
+  scheduler.enqueue(fresh, Scheduler::Place::kNew, 1);
+  CHECK(scheduler.next(1) == &fresh);
+  CHECK(scheduler.next(1) == &reading);
 }
 
 Admission make_admission() {
   return {{.max_clients = 3,
            .max_clients_per_uid = 2,
+           .connects_per_second = 100,
            .client_memory_bytes = 64 << 20,
            .total_memory_bytes = 100 << 20},
           1000,
@@ -141,6 +160,24 @@ TEST_CASE("admission: one control connection is kept for the operator") {
 
 shm::OldestOperation reading_since(std::uint64_t since_ns) {
   return {.operation = shm::DiskOperation::kRead, .since_ns = since_ns, .recording = 1, .offset = 0};
+}
+
+TEST_CASE("admission: a user may connect so often at once, and so often in the long run, root as it likes") {
+  Admission admission = make_admission();  // two clients for a user
+  const std::uint64_t start = 100 * shm::kSecond;
+  const auto connects_at = [&](std::uint64_t now_ns) {
+    int count = 0;
+    while (count < 1000 && admission.check_rate(1001, now_ns)) ++count;
+    return count;
+  };
+  CHECK(connects_at(start) == 64 + 2 * 2);
+  CHECK(admission.check_rate(1001, start).error().code == Code::kResourceExhausted);
+  CHECK(connects_at(start + shm::kSecond / 100) == 1);
+  CHECK(connects_at(start + 10 * shm::kSecond) == 64 + 2 * 2);
+  for (int i = 0; i < 1000; ++i) {
+    REQUIRE(admission.check_rate(0, start).has_value());
+    REQUIRE(admission.check_rate(1000, start).has_value());  // the daemon's own
+  }
 }
 
 TEST_CASE("watchdog: warns at the limit and whenever it has doubled, once per episode") {

@@ -43,7 +43,7 @@ void World::control_step() {
   }
 }
 
-// ---- The disk thread: take_all(), submit_operations(), reap_completions()
+// ---- The disk thread: take_all(), submit_operation(), reap_completions()
 
 void World::disk_step() {
   Disk& d = s_.disk;

@@ -17,7 +17,7 @@ enum class Step : std::uint8_t {
   kDiskStarved,
   kDiskCredit,
   kDiskTaken,
-  // submit_operations(), reap_completions()
+  // submit_operation(), reap_completions()
   kDiskSubmit,
   kDiskSubmitCredit,
   kDiskReap,

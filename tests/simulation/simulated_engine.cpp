@@ -12,7 +12,8 @@ using daemon::Operation;
 using shm::kSlotBytes;
 
 constexpr std::uint64_t kStampEvery = 512;
-constexpr int kMostAgain = 8;  // of the 16 that the daemon tries
+constexpr std::uint32_t kLanes = 3;  // what the plan of a spinning disk has on it besides
+constexpr int kMostAgain = 8;        // of the 16 that the daemon tries
 
 std::uint64_t stamp_of(std::uint64_t recording, std::uint64_t offset) {
   return (recording * 0x9e3779b97f4a7c15 + offset) * 0xbf58476d1ce4e5b9 | 1;
@@ -20,6 +21,7 @@ std::uint64_t stamp_of(std::uint64_t recording, std::uint64_t offset) {
 
 // Slots that are full already may have been published, returned and given to another read.
 std::span<std::byte* const> slots_to_fill(const Operation& operation) {
+  if (operation.kind != Operation::Kind::kRead) return {};
   return std::span(operation.targets).first(operation.slot_count).subspan(operation.done / kSlotBytes);
 }
 
@@ -53,11 +55,14 @@ void SimulatedEngine::submit(Operation& operation) {
   const bool known =
       std::ranges::any_of(in_flight_, [&](const InFlight& other) { return other.operation == &operation; });
   if (known) object("an operation was submitted while it was in flight");
-  if (in_flight_.size() >= depth_) object("more operations than the engine's depth");
+  if (operation.lane == Operation::Lane::kNone && in_flight_.size() >= depth_ + kLanes)
+    object("more operations than the engine's depth");
   const bool is_open = operation.kind == Operation::Kind::kOpen;
   ++(is_open ? opens_ : reads_);
-  if (!is_open) {
-    if (!open_.contains(operation.file)) object("a read of a file that is not open");
+  if (!is_open && !open_.contains(operation.file)) object("a read of a file that is not open");
+  if (operation.kind == Operation::Kind::kPrefetch) {
+    if (operation.length == 0 || operation.done >= operation.length) object("a prefetch of nothing");
+  } else if (!is_open) {
     if (operation.slot_count == 0 || operation.length > operation.slot_count * kSlotBytes ||
         operation.done >= operation.length)
       object("a read without a place for its bytes");
@@ -89,8 +94,11 @@ std::size_t SimulatedEngine::reap(std::span<daemon::Completion> completions) {
 
 std::int64_t SimulatedEngine::perform(Operation& operation) {
   if (happens(random_, faults_.interrupted)) return -EINTR;
-  if (happens(random_, faults_.again) && retries_[&operation]++ < kMostAgain) return -EAGAIN;
-  const std::int64_t result = operation.kind == Operation::Kind::kOpen ? open(operation) : read(operation);
+  if (operation.only_memory && happens(random_, faults_.not_in_memory)) return -EAGAIN;
+  if (happens(random_, faults_.again) && !operation.only_memory && retries_[&operation]++ < kMostAgain)
+    return -EAGAIN;
+  const bool is_open = operation.kind == Operation::Kind::kOpen;
+  const std::int64_t result = is_open ? open(operation) : read(operation);
   if (result <= 0 || operation.done + result == operation.length) retries_.erase(&operation);
   return result;
 }
@@ -117,7 +125,8 @@ std::int64_t SimulatedEngine::read(Operation& operation) {
   std::uint64_t count = std::min(
       {std::uint64_t{operation.length} - operation.done, file.size - position, file.bad_at - position});
   if (count > 1 && happens(random_, faults_.short_read)) count = 1 + upto(random_, count - 2);
-  for (std::uint64_t done = 0; done < count;) {
+  const bool has_slots = operation.kind == Operation::Kind::kRead;
+  for (std::uint64_t done = 0; has_slots && done < count;) {
     const std::uint64_t place = operation.done + done;
     const std::uint64_t in_slot = place % kSlotBytes;
     const std::uint64_t length = std::min(kSlotBytes - in_slot, count - done);

@@ -35,6 +35,7 @@ struct Faults {
   double again = 0;                 // EAGAIN, of which an operation gets no more than the daemon puts up with
   double never = 0;                 // stuck until release_all()
   double open_fails = 0;            // with EACCES
+  double not_in_memory = 0.5;       // of what is looked for there
   std::uint32_t longest_delay = 4;  // in calls of reap(), while others go past
 };
 

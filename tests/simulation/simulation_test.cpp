@@ -20,11 +20,11 @@ using shm::kSlotBytes;
 // A daemon's disk side with its clients.
 class Run {
  public:
-  Run(std::uint64_t seed, std::uint32_t depth, Faults faults)
+  Run(std::uint64_t seed, std::uint32_t depth, Faults faults, daemon::DiskService::Setup setup = {})
       : random_(seed),
         engine_(random_, depth, faults, files_),
         in_flight_(daemon::kMaxOperations),
-        service_(engine_, statistics_, in_flight_, UINT64_MAX,
+        service_(engine_, statistics_, in_flight_, setup,
                  [this](const daemon::FromDisk& message) { hear(message); }) {}
 
   struct Member {
@@ -59,7 +59,7 @@ class Run {
         service_.take_credit();
         break;
       case 2:
-        service_.submit_operations();
+        service_.submit_operation();
         break;
       case 3:
         service_.reap_completions();
@@ -76,7 +76,7 @@ class Run {
     for (int idle = 0; idle < 20; ++idle) {
       bool busy = service_.take_commands();
       busy |= service_.take_credit();
-      busy |= service_.submit_operations();
+      busy |= service_.submit_operation();
       busy |= service_.reap_completions();
       sweep();
       if (busy) idle = 0;
@@ -93,6 +93,7 @@ class Run {
   // With every client idle: what is left over. Empty if nothing.
   [[nodiscard]] std::string leftovers() const {
     if (engine_.in_flight() != 0) return "operations in flight";
+    if (service_.operations_in_use() != 0) return "operations that nobody gave back";
     if (engine_.open_files() != 0) return "open files";
     if (statistics_.streams_open.value() != 0) return "open streams";
     if (statistics_.quarantined_bytes.value() != 0) return "quarantined bytes";
@@ -176,7 +177,10 @@ std::string problem_of_seed(std::uint64_t seed, std::uint64_t& chunks) {
                          .never = happens(choice, 0.4) ? 0.03 : 0,
                          .open_fails = happens(choice, 0.3) ? 0.2 : 0,
                          .longest_delay = static_cast<std::uint32_t>(upto(choice, 6))};
-  Run run(seed, static_cast<std::uint32_t>(1 + upto(choice, 7)), faults);
+  const daemon::DiskService::Setup setup = {.is_rotational = happens(choice, 0.5),
+                                            .fifo = happens(choice, 0.2)};
+  // What the plan has on the disk does not count for the depth.
+  Run run(seed, static_cast<std::uint32_t>(1 + upto(choice, 7)), faults, setup);
   for (std::uint64_t id = 1; id <= 1 + upto(choice, 4); ++id) {
     SimulatedFile& file = run.files()[id];
     file.size = 1 + upto(choice, 20 * kSlotBytes);
@@ -333,7 +337,7 @@ TEST_CASE(
   client.open_range(0, 1, 0, 100 * kSlotBytes);
   while (run.engine().reads() == 0) {
     run.service().take_commands();
-    run.service().submit_operations();
+    run.service().submit_operation();
     if (run.engine().reads() == 0) run.service().reap_completions();
   }
   client.close(0);

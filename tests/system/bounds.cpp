@@ -91,6 +91,7 @@ TEST_CASE("a daemon out of descriptors refuses and recovers and keeps its client
   DaemonProcess daemon(options);
   Client first = connect_to(daemon, kSmall);
   Stream open = open_stream(first, file);
+  REQUIRE(open.info().has_value());  // the file is open before there are no more descriptors
   {
     std::vector<Client> clients;
     Code refusal = Code::kOk;

@@ -113,30 +113,62 @@ TEST_CASE("nvr-cat of a recording that cannot be read to its end is exit 5") {
   CHECK(problem_with_failure(cat(daemon.socket(), {"1/1"}), 5, {"1/1"}) == "");
 }
 
+// An nvr-cat whose reader does not read on, so that it is in the middle when the daemon goes.
+class HeldUpCat {
+ public:
+  HeldUpCat(const DaemonProcess& daemon, std::vector<std::string> more) {
+    int ends[2];
+    REQUIRE(pipe(ends) == 0);
+    read_end_.reset(ends[0]);
+    const shm::UniqueFd write_end(ends[1]);
+    std::vector<std::string> argv = {path_of_cat(), "--socket", daemon.socket(), "1/1"};
+    argv.insert(argv.end(), more.begin(), more.end());
+    process_.emplace(spawn({.argv = argv, .uid = {}, .max_descriptors = {}}, write_end.get(), errors_.fd()));
+    result_.output.resize(1);
+    REQUIRE(read(read_end_.get(), result_.output.data(), 1) == 1);
+  }
+  [[nodiscard]] ProgramResult finish() {
+    std::vector<char> rest(1 << 20);
+    for (ssize_t n = 0; (n = read(read_end_.get(), rest.data(), rest.size())) > 0;)
+      result_.output.append(rest.data(), static_cast<std::size_t>(n));
+    const auto exit = process_->wait();
+    REQUIRE(exit.has_value());
+    return {.exit = *exit, .output = std::move(result_.output), .errors = errors_.text()};
+  }
+
+ private:
+  shm::UniqueFd read_end_;
+  Capture errors_;
+  std::optional<Process> process_;
+  ProgramResult result_;
+};
+
 TEST_CASE("nvr-cat under a daemon that is killed is exit 6") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 1000 * kChunkBytes);
   DaemonProcess daemon = site.start();
-  // Its reader does not read, so that it is in the middle when the daemon goes.
-  int ends[2];
-  REQUIRE(pipe(ends) == 0);
-  shm::UniqueFd read_end(ends[0]);
-  shm::UniqueFd write_end(ends[1]);
-  const Capture errors;
-  Process process =
-      spawn({.argv = {path_of_cat(), "--socket", daemon.socket(), "1/1"}, .uid = {}, .max_descriptors = {}},
-            write_end.get(), errors.fd());
-  write_end.reset();
-  char byte = 0;
-  REQUIRE(read(read_end.get(), &byte, 1) == 1);
+  HeldUpCat held_up(daemon, {});
   daemon.kill();
-  std::vector<char> rest(1 << 20);
-  while (read(read_end.get(), rest.data(), rest.size()) > 0) {
+  const ProgramResult result = held_up.finish();
+  CHECK(to_string(result.exit) == "exit 6");
+  CHECK(std::ranges::count(result.errors, '\n') == 1);
+}
+
+TEST_CASE("nvr-cat --resume goes on under the next daemon, and is exit 6 when none comes") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 200 * kChunkBytes + 3);
+  DaemonProcess daemon = site.start();
+  {
+    HeldUpCat held_up(daemon, {"--resume", "100"});
+    daemon.kill();
+    daemon = site.start();
+    CHECK(problem_with_success(held_up.finish(), file, 0, file.size) == "");
   }
-  const auto exit = process.wait();
-  REQUIRE(exit.has_value());
-  CHECK(to_string(*exit) == "exit 6");
-  CHECK(std::ranges::count(errors.text(), '\n') == 1);
+  HeldUpCat held_up(daemon, {"--resume", "0.2"});
+  daemon.kill();
+  const ProgramResult result = held_up.finish();
+  CHECK(to_string(result.exit) == "exit 6");
+  CHECK_THAT(result.errors, Catch::Contains("has been away for"));
 }
 
 TEST_CASE("nvr-cat of a daemon that is stopped is exit 6") {
@@ -183,6 +215,7 @@ TEST_CASE("nvr-cat used wrongly is exit 2") {
       {"3/1", "--priority", "urgent"},
       {"3/1", "--timeout", "soon"},
       {"3/1", "--timeout", "-1"},
+      {"3/1", "--resume", "0"},
       {"3/1", "--frobnicate"},
   };
   for (const auto& arguments : wrong) {

@@ -1,9 +1,13 @@
 // A disk that stalls, errs and disappears: a real block device under ext4 (tools/slow-disk), so that page
 // cache, readahead, metadata and the kernel's retries are the real ones.
 #include <errno.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+#include <atomic>
 #include <catch2/catch.hpp>
+#include <thread>
 
 #include "tests/support/laboratory.h"
 #include "tests/support/streams.h"
@@ -201,6 +205,210 @@ TEST_CASE("a recording that is truncated or replaced on the disk costs nobody el
         "");  // what it was when it was opened
   CHECK(problem_reading(client, successor) == "");
   CHECK(problem_reading(client, lab.files[2]) == "");
+}
+
+TEST_CASE(
+    "with --fail-fast new opens are refused at once while the disk is silent, and served when it is back") {
+  if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
+  FailingDisk lab(3);
+  const DaemonProcess& daemon = lab.start({"--fail-fast", "1"});
+  Client client = connect_to(daemon, {.streams = 8, .slots_per_stream = 4});
+  CHECK(problem_reading(client, lab.files[0]) == "");
+  lab.disk.order("stall");
+  Stream stuck = open_stream(client, lab.files[1]);
+  ChunkChecker checker(lab.files[1], 0, lab.files[1].size);
+  REQUIRE(wait_until([&] { return !client.open({.recording = lab.files[2].id}).has_value(); }));
+  for (Client* const asks : {&client, static_cast<Client*>(nullptr)}) {
+    Client other = connect_to(daemon);  // and one that comes now
+    REQUIRE(wait_until([&] { return other.disk_status().stuck; }));
+    const auto refused = (asks != nullptr ? *asks : other).open({.recording = lab.files[2].id});
+    REQUIRE_FALSE(refused.has_value());
+    CHECK(refused.error().code == Code::kUnavailable);
+    CHECK_THAT(refused.error().message, Contains("--fail-fast") && Contains("stuck for"));
+  }
+  CHECK(daemon.status().at("stall").at("refuses_opens") == true);
+  CHECK(daemon.wait_for_log("new opens are refused"));
+
+  lab.disk.order("resume");
+  const Outcome outcome = drain(stuck, &checker);  // it was there before
+  CHECK(outcome.problem == "");
+  CHECK(checker.is_complete());
+  REQUIRE(wait_until([&] { return client.open({.recording = lab.files[2].id}).has_value(); }));
+  CHECK(problem_reading(client, lab.files[2]) == "");
+  CHECK(daemon.wait_for_log("new opens are served"));
+}
+
+TEST_CASE("with --fail-fast one stuck range is no silent disk, as long as the engine goes on") {
+  if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
+  FailingDisk lab(2);
+  const DaemonProcess& daemon = lab.start({"--fail-fast", "2"});
+  Client client = connect_to(daemon, {.streams = 8, .slots_per_stream = 4});
+  CHECK(problem_reading(client, lab.files[0]) == "");
+  lab.disk.order("stall file samples/" + file_name_of(lab.files[1].id));
+  Stream stuck = open_stream(client, lab.files[1]);
+  const auto refuses = [&] { return !client.open({.recording = lab.files[0].id}).has_value(); };
+  if (engine_under_test() == "mmap") {
+    CHECK(wait_until(refuses));  // for there is one disk thread, and it is stuck
+  } else {
+    REQUIRE(wait_until([&] { return client.disk_status().stuck_for > seconds(6); }));
+    CHECK_FALSE(refuses());
+    CHECK(daemon.status().at("stall").at("refuses_opens") == false);
+  }
+  lab.disk.order("resume");
+  CHECK(problem_reading(stuck, lab.files[1], 0, lab.files[1].size) == "");
+}
+
+TEST_CASE("a stall is warned of while it lasts and at its end, once for all streams that it holds up") {
+  if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
+  FailingDisk lab(6);
+  const DaemonProcess& daemon = lab.start({"--slow-op-ms", "300"});
+  Client client = connect_to(daemon, {.streams = 8, .slots_per_stream = 4});
+  lab.disk.order("stall");
+  std::vector<Stream> streams;
+  for (const RecordingFile& file : lab.files) streams.push_back(open_stream(client, file));
+  REQUIRE(wait_until([&] { return client.disk_status().stuck_for > milliseconds(2700); }));
+  lab.disk.order("resume");
+  for (std::size_t i = 0; i < streams.size(); ++i)
+    CHECK(problem_reading(streams[i], lab.files[i], 0, lab.files[i].size) == "");
+  CHECK(daemon.wait_for_log(" took "));
+  const auto count = [log = daemon.log()](std::string_view text) {
+    int found = 0;
+    for (std::size_t at = log.find(text); at != std::string::npos; at = log.find(text, at + 1)) ++found;
+    return found;
+  };
+  // At 0.3, 0.6, 1.2 and 2.4 s, and perhaps once or twice more on a machine that was slow to resume.
+  CHECK(count("has been stuck for") >= 4);
+  CHECK(count("has been stuck for") <= 6);
+  CHECK(count(" took ") <= 3);
+}
+
+TEST_CASE("while the kernel retries a bad sector the control thread answers, and others come and go") {
+  if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
+  FailingDisk lab(3);
+  const DaemonProcess& daemon = lab.start();
+  lab.disk.order("eio file samples/" + file_name_of(lab.files[0].id) + " 1M-3M");
+  lab.disk.order("delay 50ms");
+  std::atomic<bool> over = false;
+  std::atomic<int> errors = 0;
+  std::thread reads_the_bad([&] {
+    Client client = connect_to(daemon, {.streams = 2, .slots_per_stream = 4});
+    while (!over.load()) {
+      Stream stream = open_stream(client, lab.files[0], 1 << 20);
+      while (auto next = stream.next(in(seconds(60))))
+        if (!*next) ++errors;
+    }
+  });
+  for (int i = 0; i < 30; ++i) {
+    const auto before = Clock::now();
+    Client passer_by = connect_to(daemon, {.streams = 2, .slots_per_stream = 2});
+    CHECK(daemon.status().contains("stall"));
+    CHECK(Clock::now() - before < seconds(10));
+  }
+  over = true;
+  reads_the_bad.join();
+  CHECK(errors > 0);
+  lab.disk.order("clear");
+  CHECK(daemon.wait_for_total("connections_now", 0));
+}
+
+TEST_CASE("opens beyond the bound are refused at once during a stall, and what gave up costs nothing") {
+  if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
+  FailingDisk lab(2);
+  const DaemonProcess& daemon = lab.start();
+  Client client = connect_to(daemon, {.streams = 16, .slots_per_stream = 2});
+  lab.disk.order("stall");
+  std::vector<Stream> streams;
+  for (int i = 0; i < 16; ++i) streams.push_back(open_stream(client, lab.files[0]));
+  const auto refused = client.open({.recording = lab.files[1].id});
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(refused.error().code == Code::kResourceExhausted);
+  streams.clear();
+  lab.disk.order("resume");
+  CHECK(problem_reading(client, lab.files[1]) == "");
+  CHECK(daemon.wait_for_total("streams_open", 0));
+  CHECK(daemon.wait_for_total("quarantined_bytes", 0));
+}
+
+TEST_CASE("a disk that is mounted after the daemon's start is served, also after it was away for a while") {
+  if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
+  FailingDisk lab(2);
+  const std::string mount_point = lab.site / "mounted";
+  REQUIRE(mkdir(mount_point.c_str(), 0755) == 0);
+  lab.daemon.emplace(DaemonOptions{.directory = mount_point + "/samples",
+                                   .socket = lab.site / "reader.sock",
+                                   .arguments = {"--wait-for-dir"},
+                                   .wait_until_ready = false});
+  DaemonProcess& daemon = *lab.daemon;
+  CHECK(daemon.wait_for_log("--wait-for-dir"));
+  REQUIRE(mount((lab.disk / "").c_str(), mount_point.c_str(), nullptr, MS_BIND, nullptr) == 0);
+  REQUIRE(daemon.wait_until_ready());
+  Client client = connect_to(daemon, {.streams = 2, .slots_per_stream = 4});
+  CHECK(problem_reading(client, lab.files[0]) == "");
+  // The daemon holds the directory: who takes the disk away all the same must do it lazily, and whoever has
+  // it mounted again finds the daemon serving it.
+  CHECK(umount(mount_point.c_str()) != 0);
+  REQUIRE(umount2(mount_point.c_str(), MNT_DETACH) == 0);
+  CHECK(problem_reading(client, lab.files[1]) == "");
+  REQUIRE(mount((lab.disk / "").c_str(), mount_point.c_str(), nullptr, MS_BIND, nullptr) == 0);
+  lab.disk.cool();
+  CHECK(problem_reading(client, lab.files[0]) == "");
+  lab.daemon.reset();
+  CHECK(umount(mount_point.c_str()) == 0);
+}
+
+// Bytes per second of reading the recordings from `first` on, all at a time.
+double rate_of(Client& client, const FailingDisk& lab, std::size_t first, std::size_t count) {
+  std::vector<Stream> streams;
+  std::vector<ChunkChecker> checkers;
+  for (std::size_t i = first; i < first + count; ++i) {
+    streams.push_back(open_stream(client, lab.files[i]));
+    checkers.emplace_back(lab.files[i], 0, lab.files[i].size);
+  }
+  const auto before = Clock::now();
+  for (std::size_t open = count; open > 0;) {
+    open = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto next = streams[i].next(in(seconds(60)));
+      if (!next) continue;
+      REQUIRE(next->has_value());
+      REQUIRE(checkers[i].accept(**next));
+      ++open;
+    }
+  }
+  const std::chrono::duration<double> took = Clock::now() - before;
+  for (const ChunkChecker& checker : checkers) REQUIRE(checker.is_complete());
+  return static_cast<double>(count * lab.files[first].size) / took.count();
+}
+
+TEST_CASE("a stuck range of a block device leaves the other streams their rate, where the engine goes on") {
+  if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
+  constexpr std::size_t kStreams = 8;
+  constexpr int kRounds = 3;
+  FailingDisk lab(1 + 2 * kRounds * kStreams, 2 * kMiB);
+  const DaemonProcess& daemon = lab.start({"--device-kind", "solid"});
+  Client client = connect_to(daemon, {.streams = kStreams + 1, .slots_per_stream = 8});
+  lab.disk.order("delay 20ms");  // so that it is the disk that limits the rate
+  std::vector<double> ratios;
+  for (std::size_t round = 0; round < kRounds; ++round) {
+    const double without = rate_of(client, lab, 1 + 2 * round * kStreams, kStreams);
+    lab.disk.order("stall file samples/" + file_name_of(lab.files[0].id));
+    Stream stuck = open_stream(client, lab.files[0]);
+    REQUIRE(wait_until([&] { return client.disk_status().stuck_for > milliseconds(700); }));
+    if (engine_under_test() == "mmap") {  // one thread: all wait, and hear of it in time
+      Stream other = open_stream(client, lab.files[1 + (2 * round + 1) * kStreams]);
+      const auto late = other.next(in(milliseconds(300)));
+      CHECK(code_of(late) == Code::kDeadlineExceeded);
+      ratios.push_back(1);
+    } else {
+      ratios.push_back(rate_of(client, lab, 1 + (2 * round + 1) * kStreams, kStreams) / without);
+    }
+    lab.disk.order("resume");
+    CHECK(problem_reading(stuck, lab.files[0], 0, lab.files[0].size) == "");
+    lab.disk.cool();
+  }
+  CAPTURE(ratios);
+  // What the stuck range costs, it costs in every round; what the machine does meanwhile, in some.
+  CHECK(std::ranges::max(ratios) >= 0.9);
 }
 
 }  // namespace

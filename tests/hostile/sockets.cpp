@@ -1,0 +1,283 @@
+// What a client can do with the socket: broken and late handshakes, messages and descriptors out of place,
+// storms of connections, and never reading.
+#include <errno.h>
+#include <netinet/in.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <cstring>
+
+#include "shm/clock.h"
+#include "tests/hostile/scene.h"
+#include "tests/support/streams.h"
+
+namespace nvr::test {
+namespace {
+
+template <class Message>
+std::string bytes_of(const Message& message) {
+  return {reinterpret_cast<const char*>(&message), message.header.length};
+}
+
+void send_raw(int socket, const std::string& bytes) {
+  static_cast<void>(send(socket, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT));
+}
+
+// A message with a descriptor attached. False when the kernel refuses to carry it there.
+bool send_with_descriptor(int socket, const std::string& bytes, int fd) {
+  iovec part = {.iov_base = const_cast<char*>(bytes.data()), .iov_len = bytes.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr header = {};
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  header.msg_control = control;
+  header.msg_controllen = sizeof(control);
+  cmsghdr* const rights = CMSG_FIRSTHDR(&header);
+  rights->cmsg_level = SOL_SOCKET;
+  rights->cmsg_type = SCM_RIGHTS;
+  rights->cmsg_len = CMSG_LEN(sizeof(int));
+  memcpy(CMSG_DATA(rights), &fd, sizeof(int));
+  return sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
+}
+
+shm::Hello hello_for(std::uint32_t streams, std::uint32_t slots = 2) {
+  shm::Hello hello;
+  hello.streams = streams;
+  hello.slots_per_stream = streams == 0 ? 0 : slots;
+  return hello;
+}
+
+// A control connection after its READY.
+shm::UniqueFd control_connection(const std::string& path) {
+  shm::UniqueFd socket = connect_raw(path);
+  if (!shm::greet(socket.get(), 0, 0, far_deadline_ns()) || !shm::send_message(socket.get(), shm::Ready{}))
+    throw TestFailure("no control connection");
+  return socket;
+}
+
+// A TCP connection with unsent bytes that will not go away, and SO_LINGER: closing its last descriptor waits.
+class LingeringTcp {
+ public:
+  LingeringTcp() {
+    shm::UniqueFd listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t length = sizeof(address);
+    auto* const generic = reinterpret_cast<sockaddr*>(&address);
+    const int small = 4096;
+    setsockopt(listener.get(), SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+    near_.reset(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (bind(listener.get(), generic, length) != 0 || listen(listener.get(), 1) != 0 ||
+        getsockname(listener.get(), generic, &length) != 0 || connect(near_.get(), generic, length) != 0)
+      throw TestFailure("no TCP connection to oneself");
+    far_.reset(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    const std::string bytes(1 << 16, 'x');
+    while (send(near_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL) > 0) {
+    }
+    const linger ten_seconds = {.l_onoff = 1, .l_linger = 10};
+    setsockopt(near_.get(), SOL_SOCKET, SO_LINGER, &ten_seconds, sizeof(ten_seconds));
+  }
+  [[nodiscard]] int fd() const { return near_.get(); }
+  // Without waiting: the far end goes first.
+  ~LingeringTcp() {
+    const linger none = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(near_.get(), SOL_SOCKET, SO_LINGER, &none, sizeof(none));
+  }
+
+ private:
+  shm::UniqueFd near_;
+  shm::UniqueFd far_;
+};
+
+TEST_CASE("broken handshakes are refused with the reason, and cost nobody anything") {
+  Scene scene;
+  shm::Hello wrong_magic = hello_for(2);
+  wrong_magic.header.magic ^= 1;
+  shm::Hello wrong_length = hello_for(2);
+  wrong_length.header.length = 31;
+  shm::Hello wrong_version = hello_for(2);
+  wrong_version.version_major = 77;
+  shm::Hello odd_type = hello_for(2);
+  odd_type.header.type = static_cast<shm::MessageType>(99);
+  struct Attempt {
+    std::string bytes;
+    std::string reason;
+  };
+  for (const Attempt& attempt :
+       std::vector<Attempt>{{bytes_of(wrong_magic), "magic"},
+                            {bytes_of(wrong_length) + "x", "length"},
+                            {bytes_of(wrong_version), "version 77"},
+                            {bytes_of(odd_type), "out of place"},
+                            {bytes_of(hello_for(2)).substr(0, 15), "length"},  // half a HELLO
+                            {bytes_of(hello_for(2)).substr(0, 5), "without header"},
+                            {std::string(4096, 'x'), "too long"},
+                            {bytes_of(shm::Ready{}), "out of place"},
+                            {bytes_of(shm::StatusRequest{}), "out of place"},
+                            {bytes_of(shm::Goodbye{}), "out of place"},
+                            {bytes_of(hello_for(UINT32_MAX)), ""},
+                            {bytes_of(hello_for(256, UINT32_MAX)), ""},
+                            {bytes_of(hello_for(256, 64)), "--client-memory"}}) {
+    CAPTURE(attempt.reason);
+    CHECK(scene.attack([&](const Reporter&) {
+      const shm::UniqueFd socket = connect_raw(scene.socket());
+      send_raw(socket.get(), attempt.bytes);
+      const std::string words = last_words(socket.get());
+      Reporter::require(!words.empty() && words.find(attempt.reason) != std::string::npos,
+                        "GOODBYE says: " + words);
+    }) == "");
+  }
+  CHECK(scene.problem_after() == "");
+}
+
+TEST_CASE("a handshake that is not finished within a second is ended, saying so") {
+  Scene scene;
+  const bool says_hello = GENERATE(false, true);
+  CHECK(scene.attack([&](const Reporter&) {
+    const shm::UniqueFd socket = connect_raw(scene.socket());
+    if (says_hello) send_raw(socket.get(), bytes_of(hello_for(2)));
+    const std::string words = last_words(socket.get());
+    Reporter::require(words.find(says_hello ? "no READY" : "no HELLO") != std::string::npos,
+                      "GOODBYE says: " + words);
+  }) == "");
+  CHECK(scene.problem_after() == "");
+}
+
+TEST_CASE("messages out of place end a connection that is served") {
+  Scene scene;
+  std::uint64_t violations = 0;
+  for (const std::string& bytes :
+       {bytes_of(shm::Ready{}), bytes_of(hello_for(2)), bytes_of(shm::StatusRequest{}),
+        bytes_of(shm::Published{}), std::string("x"), std::string(100'000, 'x')}) {
+    CAPTURE(bytes.size());
+    CHECK(scene.attack([&](const Reporter&) {
+      RawClient client(scene.socket());
+      client.starve(0, scene.file().id);
+      send_raw(client.socket(), bytes);
+      Reporter::require(!client.last_words().empty(), "no reason given");
+    }) == "");
+    CHECK(scene.daemon().total("violations") == ++violations);
+  }
+  // An empty message looks like the end of the connection, and is.
+  CHECK(scene.attack([&](const Reporter&) {
+    RawClient client(scene.socket());
+    send_raw(client.socket(), "");
+    static_cast<void>(client.last_words());
+  }) == "");
+  CHECK(scene.problem_after() == "");
+}
+
+TEST_CASE("descriptors that come with a message are refused, and none stays with the daemon") {
+  Scene scene;
+  CHECK(scene.attack([&](const Reporter&) {
+    for (int i = 0; i < 20; ++i) {
+      const shm::UniqueFd passed(eventfd(0, EFD_CLOEXEC));
+      const bool before_hello = i % 2 == 0;
+      shm::UniqueFd raw;
+      std::optional<RawClient> client;
+      if (before_hello)
+        raw = connect_raw(scene.socket());
+      else
+        client.emplace(scene.socket());
+      const int socket = before_hello ? raw.get() : client->socket();
+      const std::string bytes = before_hello ? bytes_of(hello_for(2)) : bytes_of(shm::Ready{});
+      if (!send_with_descriptor(socket, bytes, passed.get())) {
+        Reporter::require(errno == EPERM, strerror(errno));  // SO_PASSRIGHTS: the kernel carries none there
+        continue;
+      }
+      const std::string words = last_words(socket);
+      Reporter::require(!words.empty(), "accepted");
+    }
+  }) == "");
+  CHECK(scene.problem_after() == "");
+}
+
+// Where the kernel has no SO_PASSRIGHTS, such a socket can hold up control, but never data.
+TEST_CASE("a lingering TCP socket that is passed to the daemon holds up no stream") {
+  Scene scene;
+  CHECK(scene.attack([&](const Reporter& reporter) {
+    bool refused = false;
+    for (int i = 0; i < 3; ++i) {
+      LingeringTcp tcp;
+      const shm::UniqueFd socket = connect_raw(scene.socket());
+      refused = !send_with_descriptor(socket.get(), bytes_of(hello_for(2)), tcp.fd());
+      if (refused) Reporter::require(errno == EPERM, strerror(errno));
+    }
+    reporter.line(refused ? "refused" : "carried");
+  }) == "");
+  CHECK(scene.bystander().goes_on());
+  CHECK(scene.problem_after() == "");
+}
+
+TEST_CASE("a storm of connections leaves the client beside it its throughput") {
+  Scene scene;
+  const int way = GENERATE(0, 1, 2);
+  CAPTURE(way);
+  // Counted, so that it is one.
+  CHECK(scene.attack([&](const Reporter&) {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+    int connections = 0;
+    for (; std::chrono::steady_clock::now() < until; ++connections) {
+      const shm::UniqueFd socket = connect_raw(scene.socket());
+      if (way == 1) send_raw(socket.get(), bytes_of(hello_for(2)));
+      if (way == 2) send_raw(socket.get(), "nonsense");
+    }
+    Reporter::require(connections > 100, "only " + std::to_string(connections));
+  }) == "");
+  CHECK(scene.slowed_by([&] {
+    const shm::UniqueFd socket = connect_raw(scene.socket());
+    if (way == 1) send_raw(socket.get(), bytes_of(hello_for(2)));
+    if (way == 2) send_raw(socket.get(), "nonsense");
+  }) == "");
+  CHECK(scene.problem_after() == "");
+}
+
+TEST_CASE("handshakes left half open by the hundred delay others by a second at most each time") {
+  Scene scene;
+  CHECK(scene.attack([&](const Reporter&) {
+    std::vector<shm::UniqueFd> sockets;
+    for (int i = 0; i < 200; ++i) {
+      sockets.push_back(connect_raw(scene.socket()));
+      if (i % 2 == 0) send_raw(sockets.back().get(), bytes_of(hello_for(2)));
+    }
+    // With the attacker still there, a client that tries again is let in.
+    Reporter::require(wait_until([&] {
+                        const shm::UniqueFd socket = connect_raw(scene.socket());
+                        return shm::greet(socket.get(), 2, 2, far_deadline_ns()).has_value();
+                      }),
+                      "nobody gets in any more");
+  }) == "");
+  CHECK(scene.problem_after() == "");
+}
+
+TEST_CASE("a client that never reads its socket holds up nobody") {
+  Scene scene;
+  CHECK(scene.slowed_by([client = std::shared_ptr<RawClient>(), &scene]() mutable {
+    if (!client || !client->is_served()) client = std::make_shared<RawClient>(scene.socket());
+    // Asks for a message with each publication, and never takes one.
+    std::uint32_t byte = 1;
+    client->open(0, scene.file().id, 0, 40 * kChunkBytes);
+    for (;;) {
+      client->w().write_header().want_byte = byte += 2;
+      const shm::Descriptor descriptor = client->take(0);
+      if (shm::is_terminal(descriptor.kind)) return;
+      if (descriptor.kind == shm::DescriptorKind::kChunk) client->give_back(0, descriptor.slot);
+    }
+  }) == "");
+  CHECK(scene.problem_after() == "");
+}
+
+TEST_CASE("a control connection that asks and asks and never reads holds up nobody") {
+  Scene scene;
+  CHECK(scene.slowed_by([&scene, sockets = std::make_shared<std::vector<shm::UniqueFd>>()] {
+    while (sockets->size() < 3) sockets->push_back(control_connection(scene.socket()));
+    for (const shm::UniqueFd& socket : *sockets) send_raw(socket.get(), bytes_of(shm::StatusRequest{}));
+  }) == "");
+  CHECK(scene.daemon().status().contains("engine"));
+  CHECK(scene.problem_after() == "");
+}
+
+}  // namespace
+}  // namespace nvr::test

@@ -1,0 +1,44 @@
+// tools/demo-stall and tools/soak, in short. Both judge by themselves, so what is tested is that they end
+// well.
+#include <stdlib.h>
+
+#include <catch2/catch.hpp>
+#include <fstream>
+
+#include "tests/support/environment.h"
+#include "tests/support/laboratory.h"
+
+namespace nvr::test {
+namespace {
+
+using Catch::Matchers::Contains;
+
+TEST_CASE("the demonstration of a disk that stalls ends as promised, and draws what happened") {
+  if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
+  const TempDir directory;
+  const std::string plot = directory / "plot.svg";
+  setenv("NVR_BUILD", NVR_TEST_BUILD, 1);
+  const ProgramResult result =
+      run_program({"/bin/bash", NVR_TEST_DEMO_STALL, "--engine", engine_under_test(), "--before", "2",
+                   "--stall", "4", "--after", "2", "--viewers", "3", "--rate", "5", "--svg", plot});
+  INFO(result.output + result.errors);
+  REQUIRE(result.exit == Exit{.code = 0, .signal = {}});
+  CHECK_THAT(result.output, Contains("Longest uninterruptible sleep of any client thread: 0 ms"));
+  CHECK_THAT(result.output, Contains("B3 ") && Contains("exact") && Contains("stuck for"));
+  std::ifstream file(plot);
+  const std::string drawn((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  CHECK_THAT(drawn, Contains("<svg") && Contains("disk A stalls for 4 s") && Contains("</svg>"));
+}
+
+TEST_CASE("a soak of random faults, clients and kills finds every byte right and nothing left behind") {
+  if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
+  setenv("NVR_BUILD", NVR_TEST_BUILD, 1);
+  const ProgramResult result = run_program({"/bin/bash", NVR_TEST_SOAK, "--minutes", "0.15", "--engine",
+                                            engine_under_test(), "--seed", std::to_string(test_seed())});
+  INFO(result.output + result.errors);
+  CHECK(result.exit == Exit{.code = 0, .signal = {}});
+  CHECK_THAT(result.output, Contains("Every byte right, every error with its reason, nothing left behind."));
+}
+
+}  // namespace
+}  // namespace nvr::test
