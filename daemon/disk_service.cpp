@@ -41,7 +41,7 @@ DiskService::DiskService(Engine& engine, DiskStatistics& statistics, InFlight& i
       tell_(std::move(tell)),
       operations_(kMaxOperations),
       plan_(make_plan(setup)),
-      lanes_(setup.reserve_percent, kStuckMs * shm::kMillisecond),
+      lanes_(setup.reserve_percent, kStuckMs * shm::kMillisecond, !setup.fifo),
       context_{scheduler_, operations_, engine_, statistics_, plan_ ? &*plan_ : nullptr} {}
 
 void DiskService::attach(Connection& connection) {
@@ -155,7 +155,8 @@ bool DiskService::submit_operation() {
   return serve(scheduler_.next(now_ns), Operation::Lane::kNone, now_ns);
 }
 
-// A spinning disk: first what keeps it busy, new streams between two segments, and then what is in memory.
+// A spinning disk: first what keeps it busy, new streams between two segments; and then, before the engine may
+// wait for any of it, what is in memory.
 bool DiskService::submit_by_plan(std::uint64_t now_ns) {
   const bool is_wanted = !plan_->visits.empty();
   is_full_ = false;
@@ -163,20 +164,20 @@ bool DiskService::submit_by_plan(std::uint64_t now_ns) {
     is_full_ = is_wanted || scheduler_.has_queued();
     return false;
   }
-  if (scheduler_.has_new()) {
-    if (lanes_.has_room_for_new(now_ns, is_wanted))
+  if (const Schedulable* const first = scheduler_.first_new()) {
+    const bool has_begun = static_cast<const ServedStream*>(first)->is_reading();
+    if (lanes_.has_room_for_new(now_ns, has_begun, is_wanted))
       return serve(scheduler_.next_of(Scheduler::Place::kNew, now_ns), Operation::Lane::kNew, now_ns);
     is_full_ = true;
   }
-  if (is_wanted) {
-    if (lanes_.has_room_for_segment(now_ns) && submit_segment(now_ns)) return true;
-    is_full_ = true;
-  }
+  const bool submitted = is_wanted && lanes_.has_room_for_segment(now_ns) && submit_segment(now_ns);
+  is_full_ |= is_wanted && !submitted;
   if (!has_room()) {
     is_full_ |= scheduler_.has_queued();
-    return false;
+    return submitted;
   }
-  return serve(scheduler_.next_of(Scheduler::Place::kRead, now_ns), Operation::Lane::kNone, now_ns);
+  return serve(scheduler_.next_of(Scheduler::Place::kRead, now_ns), Operation::Lane::kNone, now_ns) ||
+         submitted;
 }
 
 bool DiskService::submit_segment(std::uint64_t now_ns) {

@@ -32,12 +32,23 @@ void MmapEngine::submit(Operation& operation) {
 }
 
 std::size_t MmapEngine::reap(std::span<Completion> completions) {
-  std::deque<Operation*>& queue = submitted_.empty() ? coming_ : submitted_;
+  std::deque<Operation*>& queue = submitted_.empty() || has_come() ? coming_ : submitted_;
   if (queue.empty() || completions.empty()) return 0;
   Operation& operation = *queue.front();
   queue.pop_front();
   completions[0] = {.operation = &operation, .result = perform(operation)};
   return 1;
+}
+
+// Is the oldest prefetch there? Then the next one is due, or the disk would wait for all that is in memory to
+// be copied first.
+bool MmapEngine::has_come() const {
+  if (coming_.empty()) return false;
+  const Operation& oldest = *coming_.front();
+  std::byte byte{};
+  const iovec last = {.iov_base = &byte, .iov_len = 1};
+  const auto at = static_cast<off_t>(oldest.offset + oldest.length - 1);
+  return preadv2(oldest.file->fd.get(), &last, 1, at, RWF_NOWAIT) == 1;
 }
 
 std::int64_t MmapEngine::perform(Operation& operation) {

@@ -36,6 +36,7 @@ class MmapEngine final : public Engine {
   MmapEngine(const SampleDir& directory, int wakeups, std::uint64_t request_bytes, shm::UniqueFd null)
       : directory_(&directory), wakeups_(wakeups), request_bytes_(request_bytes), null_(std::move(null)) {}
 
+  [[nodiscard]] bool has_come() const;
   std::int64_t perform(Operation& operation);
   std::int64_t open(Operation& operation);
   std::int64_t read(Operation& operation);

@@ -34,13 +34,18 @@ class Scheduler {
   // one read each and 0.96 with these (nvr-bench cold).
   static constexpr std::uint64_t kTurnNs = 2 * shm::kMillisecond;
 
-  enum class Place { kNew, kRead, kStarved };
+  enum class Place {
+    kNew,
+    kBegun,  // of the new ones one that has been opened: its first chunk is nearer than anybody else's
+    kRead,
+    kStarved,
+  };
 
   // Puts the stream into a queue, out of the one it may stand in.
   void enqueue(Schedulable& stream, Place place, std::uint64_t now_ns) {
     remove(stream);
-    if (place == Place::kRead && now_ns < stream.turn_ends_ns_)
-      reads_.push_front(stream);
+    if (place == Place::kBegun || (place == Place::kRead && now_ns < stream.turn_ends_ns_))
+      queue(place).push_front(stream);
     else
       queue(place).push_back(stream);
   }
@@ -65,7 +70,8 @@ class Scheduler {
   }
 
   [[nodiscard]] bool has_queued() const { return !new_.empty() || !reads_.empty(); }
-  [[nodiscard]] bool has_new() const { return !new_.empty(); }
+  // Of the new ones the first; null if there is none.
+  [[nodiscard]] const Schedulable* first_new() const { return new_.empty() ? nullptr : &new_.front(); }
   [[nodiscard]] bool has_starved() const { return !starved_.empty(); }
   // Calls visit(Schedulable&) for each stream without credit. visit may enqueue or remove any stream, not
   // only that one: who breaks the protocol with one stream loses them all.
@@ -84,7 +90,7 @@ class Scheduler {
  private:
   using Queue = boost::intrusive::list<Schedulable, boost::intrusive::constant_time_size<false>>;
   Queue& queue(Place place) {
-    return place == Place::kNew ? new_ : place == Place::kRead ? reads_ : starved_;
+    return place == Place::kRead ? reads_ : place == Place::kStarved ? starved_ : new_;
   }
 
   Queue new_;

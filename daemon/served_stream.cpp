@@ -119,10 +119,10 @@ void ServedStream::reschedule(std::uint64_t now_ns) {
   const bool is_full = free_ == 0 && (could_read || !reads_ahead());
   ahead_.set_reader_waits(is_full, now_ns);
   if ((is_full || could_read) && reading_ < allowed_in_flight()) {
-    const bool is_new = next_ == file_->begin && !reads_ahead();
-    const auto place = is_full  ? Scheduler::Place::kStarved
-                       : is_new ? Scheduler::Place::kNew
-                                : Scheduler::Place::kRead;
+    const auto first = context_->plan != nullptr ? Scheduler::Place::kBegun : Scheduler::Place::kNew;
+    const auto place = is_full                 ? Scheduler::Place::kStarved
+                       : next_ == file_->begin ? first
+                                               : Scheduler::Place::kRead;
     context_->scheduler.enqueue(*this, place, now_ns);
   }
   if (context_->plan != nullptr) wish_for_visit(now_ns);
@@ -157,7 +157,7 @@ void ServedStream::wish_for_visit(std::uint64_t now_ns) {
     if (!first_published_ && plan.new_streams_first) {
       // Its first segment steps in between two of others; the rest once that has come.
       if (next_ == file_->begin && bytes_ahead() == 0)
-        context_->scheduler.enqueue(*this, Scheduler::Place::kNew, now_ns);
+        context_->scheduler.enqueue(*this, Scheduler::Place::kBegun, now_ns);
       return;
     }
   } else if (free_ == 0 || next_ == file_->begin || reading_ >= allowed_in_flight()) {
@@ -169,7 +169,7 @@ void ServedStream::wish_for_visit(std::uint64_t now_ns) {
                            .position = place_on_disk(*file_, command_.recording, position),
                            .deadline_ns = ahead_.deadline_ns(next_, in_hand, now_ns),
                            .bytes = std::min(plan.visit_bytes(), visit_ramp_)});
-  visit_ramp_ = std::min(2 * visit_ramp_, kMaxVisitBytes);
+  visit_ramp_ = std::min(kRampFactor * visit_ramp_, kMaxVisitBytes);
 }
 
 std::uint64_t ServedStream::bytes_ahead() const {

@@ -408,7 +408,7 @@ TEST_CASE("a stuck range of a block device leaves the other streams their rate, 
   }
   CAPTURE(ratios);
   // What the stuck range costs, it costs in every round; what the machine does meanwhile, in some.
-  CHECK(std::ranges::max(ratios) >= 0.9);
+  CHECK(std::ranges::max(ratios) >= scaled(0.9, 0.65));
 }
 
 }  // namespace
