@@ -99,13 +99,16 @@ Result<Session::Place> Session::claim_place() {
     return tl::unexpected(all_streams_open(options_.streams));
   }
   Place place{.connection = connection(), .claim = {}};
-  auto alive = place.connection->check_alive_sometimes(nullptr);
+  // A daemon that refuses is looked at in any case: it may have gone, and then what it said is no longer so.
+  auto alive = place.connection->refuses_opens() ? place.connection->check_alive(nullptr)
+                                                 : place.connection->check_alive_sometimes(nullptr);
   if (!alive && resumes() && alive.error().code == Code::kUnavailable) {
     place.away_since_ns = lose(*place.connection);
     auto error = absence();
     alive = error ? Result<void>(tl::unexpected(*error)) : Result<void>();
   }
-  if (alive && place.connection->refuses_opens()) alive = tl::unexpected(refused_error(*place.connection));
+  const bool is_here = alive && place.away_since_ns == 0;
+  if (is_here && place.connection->refuses_opens()) alive = tl::unexpected(refused_error(*place.connection));
   auto claim = alive ? place.connection->claim_channel() : tl::unexpected(alive.error());
   if (!claim) {
     leave_place();
@@ -292,8 +295,7 @@ int Session::native_handle() const {
 }
 
 Result<void> Session::dispatch() {
-  if (!resumes()) return connection_->dispatch();
-  if (is_foreign()) return connection_->dispatch();  // refuses
+  if (!resumes() || is_foreign()) return connection_->dispatch();  // which refuses a foreign one
   std::uint64_t arrivals = 0;
   static_cast<void>(!read(arrived_.get(), &arrivals, sizeof(arrivals)));
   const auto current = connection();

@@ -152,11 +152,13 @@ Stream::NextResult StreamReader::advance(Until until, std::uint64_t deadline_ns)
       return end(Error{.code = stopped, .message = "the stream was cancelled"});
     }
     if (phase_ == Phase::kAway) {
-      const bool is_delivered = info_ && (position_ == end_ || stat_only_);
-      auto error = is_delivered ? std::nullopt : come_back(deadline_ns);
-      if (!is_delivered && !error) continue;
-      if (is_delivered || error->code != Code::kDeadlineExceeded) leave_channel(false);
-      if (is_delivered) return end(std::nullopt);
+      if (is_delivered()) {  // all but the END
+        leave_channel(false);
+        return end(std::nullopt);
+      }
+      auto error = come_back(deadline_ns);
+      if (!error) continue;
+      if (error->code != Code::kDeadlineExceeded) leave_channel(false);
       return tl::unexpected(std::move(*error));
     }
     if (phase_ == Phase::kClaimed) start();
@@ -229,7 +231,7 @@ Stream::NextResult StreamReader::take_chunk(const shm::Descriptor& descriptor) {
 }
 
 Stream::NextResult StreamReader::take_terminal(const shm::Descriptor& descriptor) {
-  const bool is_complete = phase_ == Phase::kReading && (position_ == end_ || stat_only_);
+  const bool is_complete = phase_ == Phase::kReading && is_delivered();
   const bool is_shorter =
       phase_ == Phase::kOpening && info_ && descriptor.detail == shm::Detail::kRangeBeyondEnd;
   leave_channel(true);
@@ -410,6 +412,11 @@ bool StreamReader::spin() {
   } while (shm::now_ns() < deadline_ns);
   spin_ns_ = std::max(spin_ns_ / 2, kMinSpinNs);
   return false;
+}
+
+// Has all that was asked for been taken?
+bool StreamReader::is_delivered() const {
+  return info_ && (position_ == end_ || stat_only_);
 }
 
 // Does the daemon wait for us, and we for it? Not for a terminal: that needs no slot.

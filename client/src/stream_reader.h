@@ -61,6 +61,7 @@ class StreamReader {
   [[nodiscard]] std::optional<Error> sleep(std::uint64_t deadline_ns);
   [[nodiscard]] bool has_news();
   [[nodiscard]] bool spin();
+  [[nodiscard]] bool is_delivered() const;
   [[nodiscard]] bool must_give_back() const;
   [[nodiscard]] Error window_error() const;
   [[nodiscard]] Error deadline_error() const;

@@ -7,6 +7,7 @@
 #include <array>
 
 #include "shm/clock.h"
+#include "shm/disk_state.h"
 #include "shm/futex.h"
 #include "shm/socket.h"
 #include "tests/support/environment.h"
@@ -84,6 +85,12 @@ void ScriptedDaemon::publish(shm::Descriptor descriptor) {
   descriptors_->put(descriptor);
   descriptors_->publish();
   shm::futex_wake_one(descriptors_->futex_word());
+}
+
+void ScriptedDaemon::refuse_opens() {
+  wait_for_client();
+  const shm::WritableView r(r_.mapping().data(), geometry_);
+  shm::write_disk_state(r.read_header().disk, {}, true);
 }
 
 void ScriptedDaemon::corrupt_head() {

@@ -40,6 +40,8 @@ class ScriptedDaemon {
 
   // Publishes one descriptor, filled in with the generation of the first OPEN, unless the test has set one.
   void publish(shm::Descriptor descriptor);
+  // As with --fail-fast, when the disk does not answer.
+  void refuse_opens();
   // Moves the head as no daemon should.
   void corrupt_head();
   void say_goodbye(const std::string& text,

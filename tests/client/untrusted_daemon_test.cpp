@@ -282,5 +282,24 @@ TEST_CASE("a GOODBYE with any code is Unavailable") {
   }
 }
 
+TEST_CASE("that a daemon refused opens is no reason any more once it has gone") {
+  std::optional<ScriptedDaemon> daemon(std::in_place);
+  auto client = Client::connect(daemon->socket(), {.streams = 1,
+                                                   .slots_per_stream = kScriptedSlots,
+                                                   .timeout = kLongEnough,
+                                                   .resume = std::chrono::hours(1)});
+  REQUIRE(client.has_value());
+  daemon->refuse_opens();
+  const auto refused = client->open({.recording = {1, 1}});
+  REQUIRE_FALSE(refused.has_value());
+  CHECK_THAT(refused.error().message, Catch::Contains("--fail-fast"));
+  daemon.reset();
+  auto stream = client->open({.recording = {1, 1}});  // waits for the next one
+  if (!stream) FAIL(stream.error().message);
+  const auto next = stream->try_next();
+  REQUIRE(code_of(next) == Code::kDeadlineExceeded);
+  CHECK_THAT(next->error().message, Catch::Contains("away"));
+}
+
 }  // namespace
 }  // namespace nvr::test
