@@ -122,6 +122,7 @@ Result<void> ControlThread::on_directory_opened(const DirectoryOpened& opened) {
   engine_ = opened.engine;
   device_ = opened.device;
   if (!opened.note.empty()) spdlog::warn("{}; serving with engine {}", opened.note, opened.engine);
+  if (const std::string advice = advice_for(opened.device); !advice.empty()) spdlog::warn("{}", advice);
   if (auto listening = peers_->listen(options_.socket_path, !options_.allowed_uids.empty()); !listening)
     return listening;
   if (options_.sandbox) confine(opened);
@@ -226,9 +227,9 @@ void ControlThread::look_at_disk(std::uint64_t now_ns) {
   shm::OldestOperation oldest = disk_->in_flight().oldest();
   if (oldest.since_ns == 0 || now_ns < oldest.since_ns + kHeartbeatNs) oldest = {};
   if (watchdog_.should_warn(oldest, now_ns))
-    spdlog::warn("{} has been stuck for {:.1f} s; {} streams are open", to_string(oldest),
+    spdlog::warn("{} has been stuck for {:.1f} s; {} of {} open streams wait for the disk", to_string(oldest),
                  static_cast<double>(now_ns - oldest.since_ns) / 1e9,
-                 disk_->statistics().streams_open.value());
+                 disk_->statistics().streams_waiting.value(), disk_->statistics().streams_open.value());
   if (breaker_.update(oldest, disk_->statistics().probe_answered_ns.value(), now_ns))
     spdlog::warn("{}", breaker_.refuses()
                            ? "the disk has not answered for " + std::to_string(options_.fail_fast_s) +
@@ -250,6 +251,7 @@ std::string ControlThread::status() const {
   StatusSources sources{.engine = engine_,
                         .directory = options_.directory,
                         .device_kind = to_string(device_),
+                        .has_visits = device_.rotational,
                         .instance = instance_,
                         .uptime_ns = now - started_ns_,
                         .now_ns = now,

@@ -155,8 +155,8 @@ bool DiskService::submit_operation() {
   return serve(scheduler_.next(now_ns), Operation::Lane::kNone, now_ns);
 }
 
-// A spinning disk: first what keeps it busy, new streams between two segments; and then, before the engine may
-// wait for any of it, what is in memory.
+// A spinning disk: first what keeps it busy, new streams between two segments; and then, before the engine
+// may wait for any of it, what is in memory.
 bool DiskService::submit_by_plan(std::uint64_t now_ns) {
   const bool is_wanted = !plan_->visits.empty();
   is_full_ = false;
@@ -224,6 +224,7 @@ void DiskService::hand_over(Operation& operation, std::uint64_t now_ns) {
   const auto begun = describe(operation);
   in_flight_.begin(operation.index, begun.operation, begun.recording, begun.offset, begun.since_ns);
   ++submitted_;
+  if (plan_ && !operation.only_memory) io_priority_.use(operation.priority);
   NVR_STEP("daemon.about_to_submit");
   engine_.submit(operation);
 }
@@ -258,11 +259,26 @@ void DiskService::complete(const Completion& completion) {
     hand_over(operation, now_ns);
     return;
   }
-  if (operation.lane != Operation::Lane::kNone) lanes_.leave(operation, now_ns, plan_->model);
+  if (operation.lane != Operation::Lane::kNone) {
+    lanes_.leave(operation, now_ns, plan_->model);
+    show_plan();
+  }
   if (is_open) statistics_.opens.add();
   if (!is_open && probe_ && completion.result > 0) probe_->remember(operation.recording);
   stream.on_finished(operation);
   stream.reschedule(now_ns);
+}
+
+// For the status.
+void DiskService::show_plan() {
+  const DiskModel& model = plan_->model;
+  statistics_.visits.set(plan_->visits.count());
+  statistics_.positioning_ns.set(model.positioning_ns());
+  statistics_.disk_bytes_per_s.set(model.bytes_per_s());
+  statistics_.visit_bytes.set(model.visit_bytes());
+  statistics_.visit_ns.set(model.visit_ns());
+  statistics_.efficiency_ppm.set(static_cast<std::uint64_t>(model.efficiency() * 1e6));
+  statistics_.ahead_bytes.set(plan_->ahead_bytes);
 }
 
 // Accounts for what the engine returned. True: the operation is not done, submit it again. A read goes on

@@ -16,6 +16,7 @@
 #include "daemon/disk_probe.h"
 #include "daemon/engine.h"
 #include "daemon/in_flight.h"
+#include "daemon/io_priority.h"
 #include "daemon/lanes.h"
 #include "daemon/operation.h"
 #include "daemon/scheduler.h"
@@ -81,6 +82,7 @@ class DiskService {
   void take_command(ServedStream& stream, const shm::Command& command, std::optional<const char*>& offence);
   void hand_over(Operation& operation, std::uint64_t now_ns);
   void complete(const Completion& completion);
+  void show_plan();
   [[nodiscard]] bool goes_on(Operation& operation, std::int64_t result);
 
   Engine& engine_;
@@ -92,6 +94,7 @@ class DiskService {
   OperationPool operations_;
   std::optional<VisitPlan> plan_;  // of a spinning disk
   Lanes lanes_;
+  IoPriority io_priority_;
   DiskContext context_;
   std::optional<DiskProbe> probe_;
   std::vector<Connection*> connections_;  // attached

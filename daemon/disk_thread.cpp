@@ -137,12 +137,13 @@ bool DiskThread::set_up_engine() {
                    [this](FromDisk message) { tell(std::move(message)); });
   if (options_.probes && engine_->reads_direct()) service_->enable_probes();
   if (sysconf(_SC_NPROCESSORS_ONLN) > 1) spin_ns_ = kMaxSpinNs;
-  tell(
-      DirectoryOpened{.engine = engine_->name(),
-                      .note = std::move(chosen->note),
-                      .device = device,
-                      .confinement = options_.sandbox ? confine_disk_thread(directory_->fd()) : Confinement(),
-                      .engine_confinement = engine_->confinement()});
+  // All that this thread opens by name it has opened.
+  const Confinement confinement = options_.sandbox ? confine_disk_thread(directory_->fd()) : Confinement();
+  tell(DirectoryOpened{.engine = engine_->name(),
+                       .note = std::move(chosen->note),
+                       .device = device,
+                       .confinement = confinement,
+                       .engine_confinement = engine_->confinement()});
   return true;
 }
 

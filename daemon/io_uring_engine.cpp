@@ -243,7 +243,7 @@ void IoUringEngine::submit_prefetch(Operation& operation) {
   SampleFile& file = *operation.file;
   // With the kernel's own readahead two of them at a time would be read in turns, a piece of this and a piece
   // of that.
-  if (!std::exchange(file.reads_as_told, true)) posix_fadvise(file.fd.get(), 0, 0, POSIX_FADV_RANDOM);
+  read_as_told(file);
   std::uint32_t count = 0;
   for (std::size_t left = operation.length - operation.done; left > 0; ++count) {
     request.parts[count] = {.iov_base = nowhere_.data(), .iov_len = std::min(left, nowhere_.size())};

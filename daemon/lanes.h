@@ -1,8 +1,8 @@
 // What a spinning disk has been asked of what the plan hands out: one segment that it is at and one that
-// waits, so that it never has to wait for us. A new stream steps in between two segments, and no other follows
-// until it has its first chunk: its open is several reads, each far from the next, and a drive that chooses
-// for itself would put each of them behind all that is on its way. What is stuck does not count, for everybody
-// else goes on. Pure; disk thread only.
+// waits, so that it never has to wait for us. A new stream steps in between two segments, and no other
+// follows until it has its first chunk: its open is several reads, each far from the next, and a drive that
+// chooses for itself would put each of them behind all that is on its way. What is stuck does not count, for
+// everybody else goes on. Pure; disk thread only.
 #pragma once
 
 #include <algorithm>
@@ -31,8 +31,7 @@ class Lanes {
   // One at a time, to its first chunk. A storm of them may have half of the time, and all that nobody else
   // wants. `has_begun`: it was opened, and goes on.
   [[nodiscard]] bool has_room_for_new(std::uint64_t now_ns, bool has_begun, bool others_wait) const {
-    return (has_begun || now_ns >= new_again_ns_ || !others_wait) &&
-           count(Operation::Lane::kNew, now_ns) < 1;
+    return (has_begun || now_ns >= new_again_ns_ || !others_wait) && count(Operation::Lane::kNew, now_ns) < 1;
   }
   // Is one of the stream's own stuck? Then more for it would be, too.
   [[nodiscard]] bool is_stuck_with(const ServedStream& stream, std::uint64_t now_ns) const {

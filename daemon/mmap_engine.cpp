@@ -27,6 +27,7 @@ Result<std::unique_ptr<MmapEngine>> MmapEngine::create(const SampleDir& director
 
 void MmapEngine::submit(Operation& operation) {
   if (operation.kind != Operation::Kind::kPrefetch) return submitted_.push_back(&operation);
+  read_as_told(*operation.file);
   advise(*operation.file, operation.position(), operation.offset + operation.length);
   coming_.push_back(&operation);
 }

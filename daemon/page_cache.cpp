@@ -85,12 +85,17 @@ std::optional<Presence> presence_of(int fd, std::uint64_t offset, std::uint64_t 
   return pages.cached >= all ? Presence::kAll : Presence::kSome;
 }
 
+void read_as_told(SampleFile& file) {
+  if (!std::exchange(file.reads_as_told, true)) posix_fadvise(file.fd.get(), 0, 0, POSIX_FADV_RANDOM);
+}
+
 PageCache::PageCache() {
   install_sigbus_handler();
 }
 
 std::int64_t PageCache::read(Operation& operation) {
   SampleFile& file = *operation.file;
+  if (operation.only_memory) read_as_told(file);  // even a read that never waits has the kernel read ahead
   if (is_hot(file))
     if (const std::int64_t result = read_hot(operation); result != -EAGAIN) return result;
   if (file.reads_nowait) {

@@ -19,6 +19,10 @@ namespace nvr::daemon {
 enum class Presence : std::uint8_t { kNone, kSome, kAll };
 [[nodiscard]] std::optional<Presence> presence_of(int fd, std::uint64_t offset, std::uint64_t length);
 
+// From now on the kernel reads of this file what it is asked for, and nothing ahead by itself: that would be
+// out of turn, of any length (read_ahead_kb), and given back by nobody.
+void read_as_told(SampleFile& file);
+
 class PageCache {
  public:
   PageCache();

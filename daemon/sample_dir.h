@@ -45,9 +45,9 @@ struct SampleFile {
   std::uint32_t dio_align = 0;  // of offsets, lengths and memory; 0: reads go through the page cache
   bool is_registered = false;   // as far as it could be: `window`
   std::int32_t buffer = -1;     // under this index, or -1
-  bool reads_as_told = false;   // the kernel's own readahead is off
 
   // The page cache's own.
+  bool reads_as_told = false;               // the kernel's readahead is off
   bool is_counted = false;                  // among the readers of this recording
   bool reads_nowait = true;                 // as far as is known, the file system has RWF_NOWAIT
   std::shared_ptr<const shm::Mapping> map;  // of the whole file, or none

@@ -18,6 +18,7 @@
 #include <cstring>
 #include <memory>
 
+#include "daemon/io_priority.h"
 #include "shm/unique_fd.h"
 
 namespace nvr::daemon {
@@ -236,6 +237,7 @@ int filter_system_calls(const FilterOptions& options) {
   for (const int command : kFcntlCommands)
     filter.allow(SCMP_SYS(fcntl), is(1, static_cast<std::uint32_t>(command)));
   filter.allow(SCMP_SYS(ioctl), is(1, FS_IOC_FIEMAP));
+  filter.allow(SCMP_SYS(ioprio_set), is(0, IoPriority::kWhoProcess), is(1, 0));  // of the thread itself
   filter.allow(SCMP_SYS(setsockopt), is(1, SOL_SOCKET));
   filter.allow(SCMP_SYS(tgkill), is(0, static_cast<std::uint32_t>(getpid())));  // raise() and abort()
   if (options.notifies) filter.allow(SCMP_SYS(socket), is(0, AF_UNIX), has(1, 0xf, SOCK_DGRAM));

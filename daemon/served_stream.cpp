@@ -89,6 +89,7 @@ std::optional<const char*> ServedStream::open(const shm::Command& command, std::
     end_with(error_descriptor(Code::kUnimplemented, Detail::kNotSupported, 0, 0, 0));
   } else {
     context_->scheduler.enqueue(*this, Scheduler::Place::kNew, now_ns);
+    account_waiting();
   }
   return std::nullopt;
 }
@@ -114,6 +115,7 @@ bool ServedStream::take_credit() {
 }
 
 void ServedStream::reschedule(std::uint64_t now_ns) {
+  account_waiting();
   if (state_ != State::kReading || next_ >= file_->end) return;
   const bool could_read = can_read();
   const bool is_full = free_ == 0 && (could_read || !reads_ahead());
@@ -180,6 +182,18 @@ void ServedStream::account_ahead() {
   if (context_->plan == nullptr) return;
   const std::uint64_t now = state_ == State::kReading ? bytes_ahead() : 0;
   context_->plan->ahead_bytes += now - std::exchange(accounted_ahead_, now);
+}
+
+// Who has something to read and no room for it waits for its reader, not for the disk.
+void ServedStream::account_waiting() {
+  const bool has_room = reading_ > 0 || free_ != 0;
+  const bool waits =
+      state_ == State::kQueued || state_ == State::kOpening || (state_ == State::kReading && has_room);
+  if (std::exchange(accounted_waiting_, waits) == waits) return;
+  if (waits)
+    context_->statistics.streams_waiting.add();
+  else
+    context_->statistics.streams_waiting.subtract(1);
 }
 
 void ServedStream::assign(Operation& operation) {
@@ -406,6 +420,7 @@ void ServedStream::end_with(const Descriptor& terminal) {
   terminal_ = terminal;
   state_ = State::kEnding;
   account_ahead();
+  account_waiting();
   // Reads that were finished out of order and will not be published.
   for (auto it = reads_.begin(); it != reads_.end();) {
     Operation& operation = *it++;

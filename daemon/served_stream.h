@@ -87,6 +87,7 @@ class ServedStream : public Schedulable, public Visitor {
   void wish_for_visit(std::uint64_t now_ns);
   [[nodiscard]] std::uint64_t bytes_ahead() const;
   void account_ahead();
+  void account_waiting();
   void assign(Operation& operation);
   void prepare_read(Operation& operation, std::uint32_t most_slots);
   void on_missing(Operation& operation);
@@ -122,6 +123,7 @@ class ServedStream : public Schedulable, public Visitor {
   boost::intrusive::list<Operation, boost::intrusive::constant_time_size<false>> reads_;  // in file order
   ReadAhead ahead_;
   std::uint64_t accounted_ahead_ = 0;  // in the plan's sum
+  bool accounted_waiting_ = false;     // in the statistics
   std::uint64_t visit_ramp_ = 0;  // bytes that the next visit may have: a stream of a moment wants no 8 MiB
   shm::Descriptor terminal_;
 };

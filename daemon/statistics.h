@@ -50,13 +50,21 @@ struct DiskStatistics {
   Counter wakes;              // futex wakes and socket bytes for clients
   Counter sleeps;             // of the disk thread
   Counter streams_open;       // now
-  Counter streams_waiting;    // now: to be opened, or with a read due
+  Counter streams_waiting;    // now: to be opened, or with room for more than they have
   Counter quarantined_bytes;  // now: slots in flight for streams that have been closed
   Counter probe_answered_ns;  // when the disk last answered a DiskProbe (CLOCK_MONOTONIC)
-  Histogram open_time;        // service time of an open
-  Histogram read_time;        // service time of a read of up to kMaxReadSlots chunks
-  Histogram queue_wait;       // from the command's arrival to the open's start
-  Histogram first_chunk;      // from the command's arrival to the first chunk's publication
+  // What is known of a spinning disk (DiskModel), and what became of it.
+  Counter visits;            // begun
+  Counter positioning_ns;    // of a visit
+  Counter disk_bytes_per_s;  // once the head is there
+  Counter visit_bytes;       // how long a visit may be
+  Counter visit_ns;          // how long such a one takes
+  Counter efficiency_ppm;    // of the disk's bandwidth, of late
+  Counter ahead_bytes;       // now: brought in and not read yet
+  Histogram open_time;       // service time of an open
+  Histogram read_time;       // service time of a read of up to kMaxReadSlots chunks
+  Histogram queue_wait;      // from the command's arrival to the open's start
+  Histogram first_chunk;     // from the command's arrival to the first chunk's publication
 };
 
 }  // namespace nvr::daemon

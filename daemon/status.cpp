@@ -41,6 +41,21 @@ ordered_json to_json(const shm::OldestOperation& stall, bool refuses_opens, std:
           {"offset", stall.offset}};
 }
 
+double ratio_of(const Counter& ppm) {
+  return static_cast<double>(ppm.value()) / 1e6;
+}
+
+// What the daemon has learnt of a spinning disk.
+ordered_json visits_of(const DiskStatistics& disk) {
+  return {{"count", disk.visits.value()},
+          {"visit_bytes", disk.visit_bytes.value()},
+          {"visit_s", seconds(disk.visit_ns.value())},
+          {"positioning_s", seconds(disk.positioning_ns.value())},
+          {"disk_bytes_per_s", disk.disk_bytes_per_s.value()},
+          {"efficiency", ratio_of(disk.efficiency_ppm)},
+          {"ahead_bytes", disk.ahead_bytes.value()}};
+}
+
 ordered_json to_json(const Connection& connection) {
   return {{"id", connection.id()},
           {"pid", connection.peer().pid},
@@ -69,6 +84,7 @@ std::string status_json(const StatusSources& sources) {
                                {"device_kind", sources.device_kind},
                                {"stall", to_json(sources.stall, sources.refuses_opens, sources.now_ns)},
                                {"operations_in_flight", sources.operations_in_flight},
+                               {"visits", sources.has_visits ? visits_of(disk) : ordered_json()},
                                {"connections", connections},
                                {"totals",
                                 {{"connections_now", sources.connections.size()},
@@ -76,6 +92,7 @@ std::string status_json(const StatusSources& sources) {
                                  {"connections_accepted", sources.accepted},
                                  {"connections_refused", sources.refused},
                                  {"streams_open", disk.streams_open.value()},
+                                 {"streams_waiting", disk.streams_waiting.value()},
                                  {"opens", disk.opens.value()},
                                  {"chunks", disk.chunks.value()},
                                  {"bytes", disk.bytes.value()},

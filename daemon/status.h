@@ -18,6 +18,7 @@ struct StatusSources {
   std::string_view engine;
   std::string_view directory;
   std::string_view device_kind;
+  bool has_visits = false;  // a spinning disk
   std::uint64_t instance = 0;
   std::uint64_t uptime_ns = 0;
   std::uint64_t now_ns = 0;

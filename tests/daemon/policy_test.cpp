@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "daemon/admission.h"
+#include "daemon/circuit_breaker.h"
+#include "daemon/device.h"
 #include "daemon/mailbox.h"
 #include "daemon/scheduler.h"
 #include "daemon/statistics.h"
@@ -87,6 +89,18 @@ TEST_CASE("scheduler: a new stream is served between the reads of a turn") {
   scheduler.enqueue(fresh, Scheduler::Place::kNew, 1);
   CHECK(scheduler.next(1) == &fresh);
   CHECK(scheduler.next(1) == &reading);
+}
+
+TEST_CASE("scheduler: of the new streams those go first that have begun") {
+  Scheduler scheduler;
+  Named a(1);
+  Named b(2);
+  scheduler.enqueue(a, Scheduler::Place::kNew, 0);
+  CHECK(scheduler.first_new() == &a);
+  scheduler.enqueue(b, Scheduler::Place::kBegun, 0);
+  CHECK(scheduler.first_new() == &b);
+  CHECK(all_turns(scheduler) == std::vector<int>{2, 1});
+  CHECK(scheduler.first_new() == nullptr);
 }
 
 Admission make_admission() {
@@ -203,6 +217,42 @@ TEST_CASE("watchdog: a disk that answers is not warned of, and the next episode 
   CHECK_FALSE(watchdog.should_warn({}, now + 2 * shm::kSecond));
   now += 10 * shm::kSecond;
   CHECK(watchdog.should_warn(reading_since(now), now + shm::kSecond));
+}
+
+TEST_CASE("circuit breaker: refuses when nothing has been answered for so long, until something is") {
+  CircuitBreaker breaker(5 * shm::kSecond);
+  const std::uint64_t start = 100 * shm::kSecond;
+  CHECK_FALSE(breaker.update({}, 0, start + 100 * shm::kSecond));  // nothing is asked of the disk
+  CHECK_FALSE(breaker.update(reading_since(start), 0, start + 5 * shm::kSecond - 1));
+  CHECK_FALSE(breaker.refuses());
+  CHECK(breaker.update(reading_since(start), 0, start + 5 * shm::kSecond));
+  CHECK(breaker.refuses());
+  CHECK_FALSE(breaker.update(reading_since(start), 0, start + 60 * shm::kSecond));  // no news
+  // A probe was answered, though what is stuck still is.
+  CHECK(breaker.update(reading_since(start), start + 60 * shm::kSecond, start + 61 * shm::kSecond));
+  CHECK_FALSE(breaker.refuses());
+  CHECK(breaker.update(reading_since(start), start + 60 * shm::kSecond, start + 65 * shm::kSecond));
+  CHECK(breaker.refuses());
+  CHECK(breaker.update({}, start + 60 * shm::kSecond, start + 66 * shm::kSecond));  // it has come
+  CHECK_FALSE(breaker.refuses());
+  // An answer, and an operation, that are younger than the look at the clock.
+  CHECK_FALSE(breaker.update(reading_since(start + 1), start + 2, start));
+}
+
+TEST_CASE("circuit breaker: without patience given nothing is refused") {
+  CircuitBreaker breaker(0);
+  CHECK_FALSE(breaker.update(reading_since(1), 0, 1000 * shm::kSecond));
+  CHECK_FALSE(breaker.refuses());
+}
+
+TEST_CASE("device: a spinning disk whose reads are cut into small pieces gets the command that mends it") {
+  Device device = {.rotational = true, .known = true, .request_bytes = 128 << 10, .queue = "/sys/x/queue/"};
+  CHECK(advice_for(device).find("echo 1024 > /sys/x/queue/read_ahead_kb") != std::string::npos);
+  device.request_bytes = 1 << 20;
+  CHECK(advice_for(device).empty());
+  device.request_bytes = 128 << 10;
+  device.rotational = false;
+  CHECK(advice_for(device).empty());
 }
 
 TEST_CASE("mailbox: keeps order between two threads, and says when it is full") {

@@ -139,7 +139,7 @@ TEST_CASE("disk model: seek time and bandwidth are learnt, and give the length o
 }
 
 TEST_CASE("lanes: two segments and one new stream at a time, and what is stuck does not count") {
-  Lanes lanes(0, 500 * kMs);
+  Lanes lanes(0, 500 * kMs, true);
   DiskModel model;
   std::deque<Operation> operations(4);
   CHECK(lanes.has_room_for_segment(0));
@@ -149,19 +149,47 @@ TEST_CASE("lanes: two segments and one new stream at a time, and what is stuck d
   }
   CHECK_FALSE(lanes.has_room_for_segment(1));
   CHECK(lanes.has_room_for_segment(500 * kMs));
-  CHECK(lanes.has_room_for_new(1, true));
-  operations[2].submitted_ns = 10 * kMs;
-  lanes.enter(operations[2], Operation::Lane::kNew);
-  CHECK_FALSE(lanes.has_room_for_new(11 * kMs, true));
-  lanes.leave(operations[2], 30 * kMs, model);
-  // It took 20 ms: as much is for the others first, if there are any.
-  CHECK_FALSE(lanes.has_room_for_new(49 * kMs, true));
-  CHECK(lanes.has_room_for_new(49 * kMs, false));
-  CHECK(lanes.has_room_for_new(50 * kMs, true));
+}
+
+TEST_CASE(
+    "lanes: a new stream goes on to its first chunk, segments wait meanwhile, and then others have the "
+    "time") {
+  Lanes lanes(0, 500 * kMs, true);
+  DiskModel model;
+  const auto step = [&](Operation::Kind kind, std::uint64_t begin_ns, std::uint64_t end_ns) {
+    Operation operation;
+    operation.kind = kind;
+    operation.submitted_ns = begin_ns;
+    lanes.enter(operation, Operation::Lane::kNew);
+    CHECK_FALSE(lanes.has_room_for_segment(begin_ns));
+    CHECK_FALSE(lanes.has_room_for_new(begin_ns, true, false));
+    CHECK(lanes.has_room_for_segment(begin_ns + 500 * kMs));  // it is stuck: all others go on
+    lanes.leave(operation, end_ns, model);
+  };
+  REQUIRE(lanes.has_room_for_new(10 * kMs, false, true));
+  step(Operation::Kind::kOpen, 10 * kMs, 30 * kMs);
+  // It took 20 ms: as much is for the others first, if there are any, but for this one.
+  CHECK_FALSE(lanes.has_room_for_new(49 * kMs, false, true));
+  CHECK(lanes.has_room_for_new(49 * kMs, false, false));
+  CHECK(lanes.has_room_for_new(50 * kMs, false, true));
+  REQUIRE(lanes.has_room_for_new(30 * kMs, true, true));
+  step(Operation::Kind::kPrefetch, 30 * kMs, 45 * kMs);
+  CHECK(lanes.has_room_for_segment(45 * kMs));
+  CHECK_FALSE(lanes.has_room_for_new(79 * kMs, false, true));
+  CHECK(lanes.has_room_for_new(80 * kMs, false, true));
+}
+
+TEST_CASE("lanes: segments wait for nobody when the visits are first in, first out") {
+  Lanes lanes(0, 500 * kMs, false);
+  Operation operation;
+  operation.kind = Operation::Kind::kOpen;
+  operation.submitted_ns = 10 * kMs;
+  lanes.enter(operation, Operation::Lane::kNew);
+  CHECK(lanes.has_room_for_segment(11 * kMs));
 }
 
 TEST_CASE("lanes: with a reserve the disk is left alone after each segment") {
-  Lanes lanes(25, 500 * kMs);
+  Lanes lanes(25, 500 * kMs, true);
   DiskModel model;
   Operation operation;
   operation.submitted_ns = 100 * kMs;

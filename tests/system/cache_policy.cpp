@@ -68,6 +68,23 @@ TEST_CASE("a normal read leaves a recording in memory, a dropping one does not")
   }
 }
 
+// Each of its visits brings in more than the reader's window takes.
+TEST_CASE("what a spinning disk was asked ahead of a stream that is closed early is given back") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 8 * kSize);
+  const DaemonProcess daemon = site.start({"--device-kind", "rotational"});
+  Client client = connect_to(daemon, {.streams = 1, .slots_per_stream = 4});
+  evict(file.path);
+  {
+    Stream stream = open_stream(client, file);
+    for (int i = 0; i < 4; ++i) REQUIRE(stream.next().has_value());
+    REQUIRE(wait_until([&] { return part_in_memory(file) > 0.1; }));
+    REQUIRE(wait_until([&] { return daemon.status().at("operations_in_flight") == 0; }));
+  }
+  CHECK(wait_until([&] { return part_in_memory(file) < 0.05; }));
+  CHECK(problem_reading(client, file) == "");
+}
+
 TEST_CASE("a dropping read leaves in memory what was there before") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, kSize);

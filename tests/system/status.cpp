@@ -69,6 +69,38 @@ TEST_CASE("status says what is being read and its histograms add up") {
   check_histograms(status);
 }
 
+TEST_CASE("status says what was learnt of a spinning disk, and who waits for it") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 300 * kChunkBytes);
+  const DaemonProcess daemon = site.start({"--device-kind", "rotational"});
+  Client client = connect_to(daemon, {.streams = 1, .slots_per_stream = 8});
+  CHECK(daemon.status().at("visits").at("count") == 0);
+  evict(file.path);
+  CHECK(problem_reading(client, file) == "");
+  const auto status = daemon.status();
+  CAPTURE(status.dump(2));
+  const auto& visits = status.at("visits");
+  CHECK(visits.at("count") > 0);
+  CHECK(visits.at("visit_bytes") >= 2 << 20);
+  CHECK(visits.at("visit_bytes") <= 8 << 20);
+  CHECK(visits.at("visit_s") > visits.at("positioning_s"));
+  CHECK(visits.at("disk_bytes_per_s") > 0);
+  CHECK(visits.at("efficiency") > 0);
+  CHECK(visits.at("efficiency") <= 1);
+  CHECK(status.at("totals").at("streams_waiting") == 0);
+
+  Stream stream = open_stream(client, file);  // its window becomes full, and then it waits for its reader
+  REQUIRE(daemon.wait_for_total("chunks", 300 + 8));
+  CHECK(daemon.wait_for_total("streams_waiting", 0));
+  CHECK(daemon.total("streams_open") == 1);
+}
+
+TEST_CASE("status knows no visits of a disk without a head") {
+  const Site site;
+  const DaemonProcess daemon = site.start({"--device-kind", "solid"});
+  CHECK(daemon.status().at("visits").is_null());
+}
+
 TEST_CASE("status is consistent while streams run at full speed") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, scaled(4000, 500) * kChunkBytes);
@@ -108,6 +140,7 @@ TEST_CASE("status answers while the disk hangs and says what hangs") {
     return stall.at("stuck") == true && stall.at("operation") == "read";
   }));
   CHECK(stall.at("recording") == "3/1842086");
+  CHECK(daemon.total("streams_waiting") == 1);
   CHECK(stall.at("operation") == "read");
   CHECK(stall.at("since_s").get<double>() > 0);
 

@@ -101,8 +101,10 @@ std::string heading(const json& status) {
 std::string disk_section(const json& status, const ReportContext& context) {
   const json& stall = child(status, "stall");
   std::string queue = fmt::format("{} in flight", integer(status, "operations_in_flight"));
-  if (child(status, "waiting_opens").is_number())
-    queue += fmt::format(", {} opens waiting", integer(status, "waiting_opens"));
+  const json& totals = child(status, "totals");
+  if (child(totals, "streams_waiting").is_number())
+    queue += fmt::format(", {} of {} open streams wait for it", integer(totals, "streams_waiting"),
+                         integer(totals, "streams_open"));
   if (!stall.is_object()) return fmt::format("disk         ? (the daemon does not say; {})\n", queue);
   if (!flag(stall, "stuck")) return fmt::format("disk         ok, nothing stuck ({})\n", queue);
 
@@ -116,6 +118,20 @@ std::string disk_section(const json& status, const ReportContext& context) {
       "             in: {} {}{}  ({})\n"
       "             Clients get deadlines, not hangs. The kernel's view: dmesg | tail; smartctl -a <disk>\n",
       duration(stuck_s), clock_time(since), operation, text(stall, "recording"), where, queue);
+}
+
+// Of a spinning disk: what it can, and what becomes of it.
+std::string visits_section(const json& status) {
+  const json& visits = child(status, "visits");
+  if (!visits.is_object()) return {};
+  if (integer(visits, "count") == 0) return "visits       none yet\n";
+  return fmt::format(
+      "visits       {} so far, of up to {} in {}; {} to get there, then {}/s\n"
+      "             efficiency {:.0f} % of that of late; {} brought in ahead\n",
+      grouped(integer(visits, "count")), bytes(number(visits, "visit_bytes")),
+      microseconds(number(visits, "visit_s") * 1e6), microseconds(number(visits, "positioning_s") * 1e6),
+      bytes(number(visits, "disk_bytes_per_s")), number(visits, "efficiency") * 100,
+      bytes(number(visits, "ahead_bytes")));
 }
 
 std::string connection_line(const json& connection, const ReportContext& context) {
@@ -206,8 +222,8 @@ std::string latency_section(const json& status) {
 }  // namespace
 
 std::string status_report(const json& status, const ReportContext& context) {
-  return heading(status) + disk_section(status, context) + connections_section(status, context) +
-         totals_section(status) + latency_section(status);
+  return heading(status) + disk_section(status, context) + visits_section(status) +
+         connections_section(status, context) + totals_section(status) + latency_section(status);
 }
 
 }  // namespace nvr::tools
