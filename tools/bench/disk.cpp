@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <random>
 
 #include "shm/unique_fd.h"
 #include "tools/bench/compare.h"
@@ -95,7 +96,7 @@ struct DiskLoad {
   std::vector<DiskStream> streams = {};
   double seconds = 0;
   bool viewers = false;
-  bool opens = false;
+  std::vector<FileRange> opens = {};
 };
 
 // Nothing: this system is left out, and a line has said why.
@@ -117,13 +118,14 @@ Result<std::optional<DiskRow>> run_one(const Contestant& contestant, const Labor
     fmt::print("{} is left out: {}\n", contestant.name, system.error().message);
     return std::nullopt;
   }
-  Opener opener = {.stream = load.streams.size()};
-  const auto result =
-      run_disk_load(**system, laboratory.files, load.streams, load.seconds, load.opens ? &opener : nullptr);
+  Opener opener = {.stream = load.streams.size(), .ranges = load.opens};
+  const auto result = run_disk_load(**system, laboratory.files, load.streams, load.seconds,
+                                    load.opens.empty() ? nullptr : &opener);
   if (!result) return tl::unexpected(result.error());
   DiskRow row = {.part = load.part,
                  .system = contestant.name,
                  .streams = load.streams.size(),
+                 .read_ahead_kib = options.disk.read_ahead_kib,
                  .disk_mb_per_s = laboratory.mb_per_s,
                  .mb_per_s = result->mb_per_s(),
                  .seconds = result->seconds,
@@ -140,9 +142,9 @@ Result<std::optional<DiskRow>> run_one(const Contestant& contestant, const Labor
 }
 
 bool takes_part(const Contestant& contestant, const DiskLoad& load, const BenchOptions& options) {
-  if (contestant.fifo && !load.opens) return false;
+  if (contestant.fifo && load.opens.empty()) return false;
   const bool is_nvr = contestant.make == make_nvr_mmap_system || contestant.make == make_nvr_io_uring_system;
-  if (load.opens && !is_nvr) return false;
+  if (!load.opens.empty() && !is_nvr) return false;
   if (load.viewers && !is_nvr && contestant.make != make_seed_system) return false;
   const auto& chosen = options.disk.systems;
   const auto is_chosen = [&](std::string_view name) {
@@ -172,13 +174,17 @@ DiskStream whole(std::size_t file, FileShape shape) {
 }
 
 // As much as the disk can deliver in the time, shared by the streams: the fewer, the longer the recordings.
+// The more streams, the longer the time, so that each has its turn a dozen times.
 Result<void> run_throughput(std::size_t streams, const BenchOptions& options,
                             const std::filesystem::path& scratch, std::vector<DiskRow>& rows) {
   constexpr std::uint64_t kLeastBytes = 2048 * kMiB;
-  const auto bytes = static_cast<std::uint64_t>(options.disk.seconds * kModelBytesPerS * 1.1);
+  constexpr double kStreamsOfOneTime = 16;
+  const double seconds =
+      options.disk.seconds * std::max(1.0, static_cast<double>(streams) / kStreamsOfOneTime);
+  const auto bytes = static_cast<std::uint64_t>(seconds * kModelBytesPerS * 1.1);
   const FileShape shape = {.count = streams,
                            .bytes = (std::max(bytes, kLeastBytes) / streams + kMiB - 1) / kMiB * kMiB};
-  DiskLoad load = {.part = "throughput", .seconds = options.disk.seconds};
+  DiskLoad load = {.part = "throughput", .seconds = seconds};
   for (std::size_t i = 0; i < streams; ++i) {
     load.streams.push_back(whole(i, shape));
     load.streams.back().circle = {.first = i, .last = i};  // for one that gets more than its share
@@ -204,15 +210,25 @@ Result<void> run_viewers(const BenchOptions& options, const std::filesystem::pat
   return run_load(load, shape, options, scratch, rows);
 }
 
+// Sixteen streams go around in some recordings, and between these on the disk lie others, which nobody has
+// read: each is opened once, at any place.
 Result<void> run_first_chunk(const BenchOptions& options, const std::filesystem::path& scratch,
                              std::vector<DiskRow>& rows) {
   constexpr std::size_t kRunning = 16;
-  const FileShape shape = {.count = 2 * kRunning, .bytes = 128 * kMiB};
-  DiskLoad load = {.part = "first-chunk", .seconds = options.disk.first_chunk_seconds, .opens = true};
-  for (std::size_t i = 0; i < kRunning; ++i) {
-    load.streams.push_back(whole(2 * i, shape));
-    load.streams.back().circle = {.first = 2 * i, .last = 2 * i};
+  constexpr std::size_t kRead = 5;  // of a stream
+  constexpr std::size_t kOpened = 8;
+  const FileShape shape = {.count = kRunning * (kRead + kOpened), .bytes = 24 * kMiB};
+  DiskLoad load = {.part = "first-chunk", .seconds = options.disk.first_chunk_seconds};
+  std::mt19937_64 random(1);
+  for (std::size_t first = 0; first < shape.count; first += kRead + kOpened) {
+    load.streams.push_back(whole(first, shape));
+    load.streams.back().circle = {.first = first, .last = first + kRead - 1};
+    for (std::size_t file = first + kRead; file < first + kRead + kOpened; ++file)
+      load.opens.push_back({.file = file,
+                            .begin = random() % (shape.bytes / kChunkBytes / 2) * kChunkBytes,
+                            .end = shape.bytes});
   }
+  std::ranges::shuffle(load.opens, random);
   return run_load(load, shape, options, scratch, rows);
 }
 
@@ -223,8 +239,9 @@ Result<Findings> run_disk(const BenchOptions& options) {
   if (!scratch) return tl::unexpected(scratch.error());
   fmt::print(
       "disk: a modelled disk (8.5 ms seek, 4.2 ms rotation, 160 MB/s), ext4, nothing cached, {}\n"
-      "      share: of what one sequential reader gets; a viewer takes 4 Mbit/s and holds 2 s\n",
-      describe_machine());
+      "      share: of what one sequential reader gets; a viewer takes 4 Mbit/s and holds 2 s;\n"
+      "      the kernel reads ahead {} KiB\n",
+      describe_machine(), options.disk.read_ahead_kib);
   std::fflush(stdout);
   const auto wanted = [&](std::string_view part) {
     const auto& parts = options.disk.parts;

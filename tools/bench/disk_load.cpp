@@ -6,7 +6,6 @@
 #include <atomic>
 #include <cmath>
 #include <numeric>
-#include <random>
 #include <thread>
 
 #include "shm/unique_fd.h"
@@ -75,6 +74,10 @@ class Runner {
       ++chunks_;
       if (what_.bytes_per_s > 0) show(std::min(BenchClock::now(), window.end));
     }
+    if (what_.bytes_per_s > 0 && !showing_since_) {
+      ++result_.underruns;
+      result_.stalled_s += Seconds(window.end - window.begin).count();
+    }
     system_.close(stream_);
     return check();
   }
@@ -136,17 +139,12 @@ class Runner {
   Result<void> outcome_;
 };
 
-// Opens one recording after another at any place, and closes it after its first chunk.
+// Opens one range after another, and closes it after its first chunk.
 Result<void> measure_openings(System& system, const FileSet& files, Opener& opener, const Window& window) {
-  std::mt19937_64 random(opener.seed);
-  for (auto at = window.begin + std::chrono::seconds(1);; at += opener.pause) {
-    at = std::max(at, BenchClock::now());
+  auto at = window.begin + std::chrono::seconds(1);
+  for (const FileRange& range : opener.ranges) {
     window.sleep_until(at);
-    if (window.is_over()) return {};
-    const std::uint64_t chunks = files.file_bytes() / kChunkBytes;
-    const FileRange range = {.file = random() % files.count(),
-                             .begin = random() % (chunks - chunks / 4) * kChunkBytes,
-                             .end = files.file_bytes()};
+    if (window.is_over()) break;
     Tally tally;
     const auto started = BenchClock::now();
     if (auto opened = system.open(opener.stream, range); !opened) return opened;
@@ -156,7 +154,9 @@ Result<void> measure_openings(System& system, const FileSet& files, Opener& open
     if (!first) return tl::unexpected(first.error());
     if (tally.sum != files.expected_sum(range.file, range.begin, range.begin + tally.bytes))
       return fail(Code::kDataLoss, fmt::format("{} delivered wrong bytes", system.name()));
+    at = std::max(at + opener.pause, BenchClock::now());
   }
+  return {};
 }
 
 }  // namespace

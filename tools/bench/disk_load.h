@@ -25,7 +25,7 @@ struct DiskStream {
 
 struct DiskStreamResult {
   std::uint64_t bytes = 0;      // within the window
-  std::uint64_t underruns = 0;  // how often a viewer had nothing to show
+  std::uint64_t underruns = 0;  // how often a viewer had nothing to show; 1 if it never began to
   double stalled_s = 0;         // for how long altogether
 };
 
@@ -40,11 +40,11 @@ struct DiskLoadResult {
 };
 
 // Stream i of the system is streams[i]. The window is `seconds`, or less when a recording comes to its end or
-// somebody presses ^C. With `opener`, further opens are measured meanwhile.
+// somebody presses ^C. With `opener`, further opens are measured meanwhile, each range once.
 struct Opener {
   std::size_t stream = 0;  // of the system: none of the others
+  std::vector<FileRange> ranges = {};
   std::chrono::milliseconds pause{300};
-  std::uint64_t seed = 1;
   std::vector<double> ms = {};  // what came out: from open() to the first chunk's bytes
 };
 [[nodiscard]] Result<DiskLoadResult> run_disk_load(System& system, const FileSet& files,

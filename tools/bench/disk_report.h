@@ -14,7 +14,8 @@ struct DiskRow {
   std::string part;  // "throughput", "viewers", "first-chunk"
   std::string system;
   std::size_t streams = 0;
-  double disk_mb_per_s = 0;  // what one sequential reader gets of the same disk
+  std::uint64_t read_ahead_kib = 0;  // of the kernel, for this disk
+  double disk_mb_per_s = 0;          // what one sequential reader gets of the same disk
   double mb_per_s = 0;
   double seconds = 0;
   std::optional<double> jain = {};

@@ -115,7 +115,9 @@ void add_disk_options(CLI::App& app, DiskOptions& disk, std::string& svg_path) {
   app.add_option("--read-ahead-kb", disk.read_ahead_kib, "disk: the kernel's read-ahead for it")
       ->check(CLI::Range(0U, 65536U))
       ->capture_default_str();
-  app.add_option("--seconds", disk.seconds, "disk: time of each measurement of throughput")
+  app.add_option(
+         "--seconds", disk.seconds,
+         "disk: time of each measurement of throughput with up to 16 streams; with more in proportion")
       ->check(CLI::Range(1.0, 600.0))
       ->capture_default_str();
   app.add_option("--viewer-seconds", disk.viewer_seconds, "disk: time of each measurement of viewers")
