@@ -12,7 +12,6 @@
 #include <linux/openat2.h>
 
 #include <array>
-#include <deque>
 #include <vector>
 
 #include "daemon/direct_reads.h"
@@ -87,10 +86,10 @@ class IoUringEngine final : public Engine {
   PageCache cache_;
   DropBehind drop_behind_;
   RegisteredWindows windows_;
-  std::vector<Request> requests_;     // by Operation::index
-  std::deque<Operation*> in_memory_;  // reads that are tried without the ring first
-  std::vector<std::byte> nowhere_;    // written to by every prefetch, read by nobody
-  std::uint32_t outstanding_ = 0;     // completions that are still to come, but for the doorbells'
+  std::vector<Request> requests_;   // by Operation::index
+  OperationQueue in_memory_;        // reads that are tried without the ring first
+  std::vector<std::byte> nowhere_;  // written to by every prefetch, read by nobody
+  std::uint32_t outstanding_ = 0;   // completions that are still to come, but for the doorbells'
 };
 
 }  // namespace nvr::daemon

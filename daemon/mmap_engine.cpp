@@ -33,7 +33,7 @@ void MmapEngine::submit(Operation& operation) {
 }
 
 std::size_t MmapEngine::reap(std::span<Completion> completions) {
-  std::deque<Operation*>& queue = submitted_.empty() || has_come() ? coming_ : submitted_;
+  OperationQueue& queue = submitted_.empty() || has_come() ? coming_ : submitted_;
   if (queue.empty() || completions.empty()) return 0;
   Operation& operation = *queue.front();
   queue.pop_front();

@@ -6,8 +6,6 @@
 // EIO; then it is copied as everything is (page_cache.h). Disk thread only.
 #pragma once
 
-#include <deque>
-
 #include "daemon/drop_behind.h"
 #include "daemon/engine.h"
 #include "daemon/page_cache.h"
@@ -52,8 +50,8 @@ class MmapEngine final : public Engine {
   shm::UniqueFd null_;  // /dev/null: where sendfile sends what it brings in
   PageCache cache_;
   DropBehind drop_behind_;
-  std::deque<Operation*> submitted_;
-  std::deque<Operation*> coming_;  // prefetches: the disk is at them
+  OperationQueue submitted_;
+  OperationQueue coming_;  // prefetches: the disk is at them
 };
 
 }  // namespace nvr::daemon

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <boost/circular_buffer.hpp>
 #include <boost/intrusive/list.hpp>
 #include <cstddef>
 #include <cstdint>
@@ -91,6 +92,13 @@ struct Operation : boost::intrusive::list_base_hook<> {
     }
     return count;
   }
+};
+
+// Operations in some order, first in, first out, with room for all of them: nothing is allocated as they come
+// and go.
+class OperationQueue : public boost::circular_buffer<Operation*> {
+ public:
+  OperationQueue() : boost::circular_buffer<Operation*>(kMaxOperations) {}
 };
 
 // The operations that can be in flight at a time; their addresses never change.

@@ -3,13 +3,23 @@
 #include <algorithm>
 #include <utility>
 
+#include "shm/clock.h"
+
 namespace nvr::daemon {
+namespace {
+
+// A camera of 8 Mbit/s; and what a stream has had after its first visits (kFirstVisitBytes and four times
+// that), before its reader's pace can be told.
+constexpr std::uint64_t kPresumedBytesPerS = 1'000'000;
+constexpr std::uint64_t kPresumedBytes = 4 << 20;
+
+}  // namespace
 
 void ReadAhead::start(std::uint64_t begin, std::uint64_t end, std::uint64_t now_ns) {
   needed_ = failed_ = false;
   end_ = end;
-  asked_until_ = until_ = paced_from_ = begin;
-  paced_from_ns_ = now_ns;
+  asked_until_ = until_ = paced_from_ = began_at_ = begin;
+  paced_from_ns_ = began_ns_ = now_ns;
   waited_ns_ = waits_since_ns_ = 0;
 }
 
@@ -53,6 +63,11 @@ std::uint64_t ReadAhead::deadline_ns(std::uint64_t position, std::uint64_t in_ha
   if (used == 0 || waited_ns < passed_ns / 2) return UINT64_MAX;
   return now_ns + static_cast<std::uint64_t>(static_cast<double>(in_hand) / static_cast<double>(used) *
                                              static_cast<double>(passed_ns));
+}
+
+std::uint64_t ReadAhead::presumed_deadline_ns(std::uint64_t position) const {
+  const std::uint64_t had = std::max(position, asked_until_) - began_at_;
+  return had < kPresumedBytes ? began_ns_ + had * shm::kSecond / kPresumedBytesPerS : UINT64_MAX;
 }
 
 }  // namespace nvr::daemon

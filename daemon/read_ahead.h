@@ -38,6 +38,10 @@ class ReadAhead {
   // in any case.
   [[nodiscard]] std::uint64_t deadline_ns(std::uint64_t position, std::uint64_t in_hand,
                                           std::uint64_t now_ns);
+  // The same for one of which nothing is known yet, if it shows what it gets from its start on: forty viewers
+  // that come at once must not sweep past the first of them until he runs dry. UINT64_MAX once it has had
+  // enough to tell.
+  [[nodiscard]] std::uint64_t presumed_deadline_ns(std::uint64_t position) const;
 
  private:
   bool needed_ = false;
@@ -47,6 +51,8 @@ class ReadAhead {
   std::uint64_t until_ = 0;
   boost::intrusive::list<Operation, boost::intrusive::constant_time_size<false>> segments_;  // in file order
 
+  std::uint64_t began_at_ = 0;
+  std::uint64_t began_ns_ = 0;
   std::uint64_t paced_from_ = 0;  // position and time of the last look at the pace
   std::uint64_t paced_from_ns_ = 0;
   std::uint64_t waited_ns_ = 0;       // since then: with a full window

@@ -167,9 +167,12 @@ void ServedStream::wish_for_visit(std::uint64_t now_ns) {
   }
   const std::uint64_t position = reads_ahead() ? ahead_.asked_until() : next_;
   const std::uint64_t in_hand = bytes_ahead() + static_cast<std::uint64_t>(std::popcount(lent_)) * kSlotBytes;
+  std::uint64_t deadline_ns = ahead_.deadline_ns(next_, in_hand, now_ns);
+  const bool is_shown = command_.priority == Priority::kLive || command_.priority == Priority::kPlayback;
+  if (deadline_ns == UINT64_MAX && is_shown) deadline_ns = ahead_.presumed_deadline_ns(next_);
   plan.visits.want(*this, {.priority = command_.priority,
                            .position = place_on_disk(*file_, command_.recording, position),
-                           .deadline_ns = ahead_.deadline_ns(next_, in_hand, now_ns),
+                           .deadline_ns = deadline_ns,
                            .bytes = std::min(plan.visit_bytes(), visit_ramp_)});
   visit_ramp_ = std::min(kRampFactor * visit_ramp_, kMaxVisitBytes);
 }

@@ -233,6 +233,20 @@ TEST_CASE("read-ahead: segments in order, as far as they have come, and a reader
   CHECK_FALSE(ahead.has_more());
 }
 
+TEST_CASE("read ahead: a reader of whom nothing is known is presumed to show what it has had, at first") {
+  OperationPool pool(2);
+  ReadAhead ahead;
+  ahead.start(100, 100 + 100'000'000, 1000 * kMs);
+  ahead.miss(100);
+  CHECK(ahead.presumed_deadline_ns(100) == 1000 * kMs);
+  Operation& first = pool.take();
+  ahead.prepare(first, 2'000'000);
+  CHECK(ahead.presumed_deadline_ns(100) == 3000 * kMs);
+  CHECK(ahead.presumed_deadline_ns(3'000'100) == 4000 * kMs);  // read by itself, past the page cache
+  ahead.prepare(pool.take(), 4'000'000);
+  CHECK(ahead.presumed_deadline_ns(100) == UINT64_MAX);
+}
+
 // A disk with a head, and streams at random that come, read at their pace or without end, and go.
 std::string problem_of_seed(std::uint64_t seed) {
   test::Random random(seed);
