@@ -228,7 +228,7 @@ TEST_CASE("simulation: thousands of seeds") {
     return;
   }
   const std::uint64_t first = test_random()();  // other seeds in each run
-  const int count = scaled(4000, 400);
+  const int count = scaled(2000, 400);
   for (int i = 0; i < count; ++i) {
     const std::uint64_t seed = first + static_cast<std::uint64_t>(i);
     const std::string problem = problem_of_seed(seed, chunks);

@@ -1,16 +1,13 @@
 // A disk that stalls, errs and disappears: a real block device under ext4 (tools/slow-disk), so that page
 // cache, readahead, metadata and the kernel's retries are the real ones.
+#include "tests/support/failing_disk.h"
+
 #include <errno.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 
-#include <algorithm>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <thread>
-
-#include "tests/support/laboratory.h"
-#include "tests/support/streams.h"
 
 namespace nvr::test {
 namespace {
@@ -18,42 +15,6 @@ namespace {
 using Catch::Matchers::Contains;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-
-constexpr std::uint64_t kMiB = 1 << 20;
-
-// As fast as it can be: what counts is how it fails.
-const std::vector<std::string> kFast = {"--size",     "128M", "--seek",      "0",
-                                        "--rotation", "0",    "--bandwidth", "0"};
-
-// A failing disk with recordings on it that nothing has in memory, and a daemon. Ends well whatever has
-// become of the disk: a process with a thread in an uninterruptible read is not reaped before that read ends.
-struct FailingDisk {
-  explicit FailingDisk(std::uint32_t count, std::uint64_t bytes = 4 * kMiB + 321) {
-    REQUIRE(mkdir((disk / "samples").c_str(), 0755) == 0);
-    for (std::uint32_t i = 0; i < count; ++i)
-      files.push_back(make_recording(disk / "samples", {1, i}, bytes, test_seed() + i));
-    disk.cool();
-  }
-  ~FailingDisk() {
-    try {
-      disk.order("clear");
-    } catch (const TestFailure&) {  // it was taken down, or its server has ended
-    }
-    daemon.reset();
-  }
-  FailingDisk(const FailingDisk&) = delete;
-  FailingDisk& operator=(const FailingDisk&) = delete;
-
-  DaemonProcess& start(std::vector<std::string> arguments = {}) {
-    return daemon.emplace(DaemonOptions{
-        .directory = disk / "samples", .socket = site / "reader.sock", .arguments = std::move(arguments)});
-  }
-
-  TempDir site;
-  Laboratory disk{kFast};
-  std::vector<RecordingFile> files;
-  std::optional<DaemonProcess> daemon;
-};
 
 // Takes what comes until nothing comes within `limit`. The error that says so, or nothing when the stream
 // ends.
@@ -354,61 +315,6 @@ TEST_CASE("a disk that is mounted after the daemon's start is served, also after
   CHECK(problem_reading(client, lab.files[0]) == "");
   lab.daemon.reset();
   CHECK(umount(mount_point.c_str()) == 0);
-}
-
-// Bytes per second of reading the recordings from `first` on, all at a time.
-double rate_of(Client& client, const FailingDisk& lab, std::size_t first, std::size_t count) {
-  std::vector<Stream> streams;
-  std::vector<ChunkChecker> checkers;
-  for (std::size_t i = first; i < first + count; ++i) {
-    streams.push_back(open_stream(client, lab.files[i]));
-    checkers.emplace_back(lab.files[i], 0, lab.files[i].size);
-  }
-  const auto before = Clock::now();
-  for (std::size_t open = count; open > 0;) {
-    open = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-      const auto next = streams[i].next(in(seconds(60)));
-      if (!next) continue;
-      REQUIRE(next->has_value());
-      REQUIRE(checkers[i].accept(**next));
-      ++open;
-    }
-  }
-  const std::chrono::duration<double> took = Clock::now() - before;
-  for (const ChunkChecker& checker : checkers) REQUIRE(checker.is_complete());
-  return static_cast<double>(count * lab.files[first].size) / took.count();
-}
-
-TEST_CASE("a stuck range of a block device leaves the other streams their rate, where the engine goes on") {
-  if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
-  constexpr std::size_t kStreams = 8;
-  constexpr int kRounds = 3;
-  FailingDisk lab(1 + 2 * kRounds * kStreams, 2 * kMiB);
-  const DaemonProcess& daemon = lab.start({"--device-kind", "solid"});
-  Client client = connect_to(daemon, {.streams = kStreams + 1, .slots_per_stream = 8});
-  lab.disk.order("delay 20ms");  // so that it is the disk that limits the rate
-  std::vector<double> ratios;
-  for (std::size_t round = 0; round < kRounds; ++round) {
-    const double without = rate_of(client, lab, 1 + 2 * round * kStreams, kStreams);
-    lab.disk.order("stall file samples/" + file_name_of(lab.files[0].id));
-    Stream stuck = open_stream(client, lab.files[0]);
-    REQUIRE(wait_until([&] { return client.disk_status().stuck_for > milliseconds(700); }));
-    if (engine_under_test() == "mmap") {  // one thread: all wait, and hear of it in time
-      Stream other = open_stream(client, lab.files[1 + (2 * round + 1) * kStreams]);
-      const auto late = other.next(in(milliseconds(300)));
-      CHECK(code_of(late) == Code::kDeadlineExceeded);
-      ratios.push_back(1);
-    } else {
-      ratios.push_back(rate_of(client, lab, 1 + (2 * round + 1) * kStreams, kStreams) / without);
-    }
-    lab.disk.order("resume");
-    CHECK(problem_reading(stuck, lab.files[0], 0, lab.files[0].size) == "");
-    lab.disk.cool();
-  }
-  CAPTURE(ratios);
-  // What the stuck range costs, it costs in every round; what the machine does meanwhile, in some.
-  CHECK(std::ranges::max(ratios) >= scaled(0.9, 0.65));
 }
 
 }  // namespace

@@ -25,6 +25,7 @@ constexpr double kLeastShare = scaled(0.9, 0.65);
 // After that an operation no longer takes the place of others (daemon::DiskService::kStuckMs).
 constexpr std::chrono::milliseconds kUntilItCountsAsStuck{600};
 constexpr std::uint64_t kBytes = 6 << 20;                // of each recording
+constexpr std::uint64_t kFewBytes = 2 << 20;             // where few reads at a time make it long enough
 constexpr std::chrono::seconds kNever{scaled(90, 200)};  // nothing came for so long: nothing ever will
 constexpr std::uint64_t kLargestRequest = 1 << 20;       // that FUSE sends for a read
 
@@ -49,8 +50,8 @@ struct Others {
     for (std::size_t i = 0; i < files.size(); ++i) {
       REQUIRE(problems[i] == "");
       // It was the disk that was measured.
-      REQUIRE(times[i] > latency * (kBytes / kLargestRequest) / 2);
-      sum += static_cast<double>(kBytes) / times[i].count();
+      REQUIRE(times[i] > latency * (files[i].size / kLargestRequest) / 2);
+      sum += static_cast<double>(files[i].size) / times[i].count();
     }
     return sum;
   }
@@ -71,13 +72,13 @@ struct Others {
 
 // The same content under as many names as there are passes: to FUSE that many files. So no pass finds
 // anything in memory, and none of them is one that is read again and again.
-std::vector<Others> make_passes(const SlowDisk& disk, int count) {
+std::vector<Others> make_passes(const SlowDisk& disk, int count, std::uint64_t bytes = kBytes) {
   std::vector<Others> passes(static_cast<std::size_t>(count));
   for (std::uint32_t pass = 0; pass < passes.size(); ++pass) {
     for (std::uint32_t i = 0; i < kOthers; ++i) {
       const RecordingId id = {2 + pass, i};
       if (pass == 0) {
-        passes[0].files.push_back(make_recording(disk.backing(), id, kBytes, test_seed() + i));
+        passes[0].files.push_back(make_recording(disk.backing(), id, bytes, test_seed() + i));
         continue;
       }
       RecordingFile file = passes[0].files[i];
@@ -91,13 +92,15 @@ std::vector<Others> make_passes(const SlowDisk& disk, int count) {
   return passes;
 }
 
-// `arguments` of the daemon; `rounds` of each kind; `latency` of each read of the disk.
-void measure_isolation(std::vector<std::string> arguments, int rounds, std::chrono::milliseconds latency) {
+// `arguments` of the daemon; `rounds` of each kind; `latency` of each read of the disk; `bytes` of each
+// recording.
+void measure_isolation(std::vector<std::string> arguments, int rounds, std::chrono::milliseconds latency,
+                       std::uint64_t bytes) {
   const Site site;
   SlowDisk disk(site.directory());
-  const std::vector<Others> passes = make_passes(disk, 1 + 2 * rounds);
+  const std::vector<Others> passes = make_passes(disk, 1 + 2 * rounds, bytes);
   auto others = passes.begin();
-  const RecordingFile stuck_file = make_recording(disk.backing(), {1, 1}, kBytes, 1);
+  const RecordingFile stuck_file = make_recording(disk.backing(), {1, 1}, bytes, 1);
   const DaemonProcess daemon = site.start(std::move(arguments));
   const ReleaseAtEnd release_at_end(disk);
   Client client = connect_to(daemon, {.streams = kOthers + 1, .slots_per_stream = 32});
@@ -133,12 +136,12 @@ void measure_isolation(std::vector<std::string> arguments, int rounds, std::chro
 
 TEST_CASE("a recording whose reads never complete leaves the other streams 90 percent of their throughput") {
   if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
-  measure_isolation({"--device-kind", "solid"}, kRounds, kLatencyOfMany);
+  measure_isolation({"--device-kind", "solid"}, kRounds, kLatencyOfMany, kBytes);
 }
 
 TEST_CASE("so it does where few operations are on the disk at a time") {
   if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
-  measure_isolation({"--device-kind", "rotational"}, 3, kLatencyOfFew);
+  measure_isolation({"--device-kind", "rotational"}, 3, kLatencyOfFew, kFewBytes);
 }
 
 TEST_CASE("a recording whose open hangs delays no other recording") {

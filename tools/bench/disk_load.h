@@ -44,7 +44,8 @@ struct DiskLoadResult {
 struct Opener {
   std::size_t stream = 0;  // of the system: none of the others
   std::vector<FileRange> ranges = {};
-  std::chrono::milliseconds pause{300};
+  std::chrono::milliseconds pause{
+      1000};                    // from one to the next, or until it has come: as many with any system
   std::vector<double> ms = {};  // what came out: from open() to the first chunk's bytes
 };
 [[nodiscard]] Result<DiskLoadResult> run_disk_load(System& system, const FileSet& files,

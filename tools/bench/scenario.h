@@ -22,7 +22,7 @@ struct DiskOptions {
   unsigned read_ahead_kib = 128;                      // the kernel's for the disk
   double seconds = 12;                                // each measurement of throughput
   double viewer_seconds = 120;
-  double first_chunk_seconds = 30;
+  double first_chunk_seconds = 60;
 };
 
 struct BenchOptions {

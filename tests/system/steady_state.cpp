@@ -1,0 +1,192 @@
+// What a chunk costs in the steady state, counted rather than timed: allocations, system calls, wakes and
+// copies, on both sides, of recordings that are in memory.
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cstring>
+#include <iostream>
+
+#include "shm/mapping.h"
+#include "tests/support/proc.h"
+#include "tests/support/streams.h"
+#include "tests/support/system_calls.h"
+
+extern "C" unsigned long long nvr_test_allocations(void);
+
+namespace nvr::test {
+namespace {
+
+constexpr std::uint64_t kChunksOfFile = 2048;
+constexpr std::uint64_t kEdge = 128;            // chunks at a stream's begin and end that do not count
+constexpr std::uint64_t kChunks = 250'000;      // that count
+constexpr std::uint32_t kReadersBeforeHot = 4;  // after them the daemon copies from a map (FileMaps)
+
+// What has been counted so far.
+struct Counts {
+  std::uint64_t client_allocations = 0;
+  std::uint64_t daemon_allocations = 0;
+  std::uint64_t client_calls = 0;
+  std::uint64_t daemon_calls = 0;
+  std::uint64_t wakes = 0;
+
+  Counts& operator+=(const Counts& other) {
+    client_allocations += other.client_allocations;
+    daemon_allocations += other.daemon_allocations;
+    client_calls += other.client_calls;
+    daemon_calls += other.daemon_calls;
+    return *this;
+  }
+  friend Counts operator-(const Counts& a, const Counts& b) {
+    return {.client_allocations = a.client_allocations - b.client_allocations,
+            .daemon_allocations = a.daemon_allocations - b.daemon_allocations,
+            .client_calls = a.client_calls - b.client_calls,
+            .daemon_calls = a.daemon_calls - b.daemon_calls};
+  }
+};
+
+// A daemon whose allocations are counted, and recordings that are in memory.
+class Meter {
+ public:
+  explicit Meter(std::uint32_t slots)
+      : file_(site_.record({1, 1}, kChunksOfFile * kChunkBytes)),
+        daemon_(start()),
+        client_(connect_to(daemon_, {.streams = 1, .slots_per_stream = slots})),
+        daemon_calls_(daemon_.pid()),
+        client_calls_(SystemCalls::of_thread(gettid())) {
+    for (std::uint32_t i = 0; i < kReadersBeforeHot; ++i)
+      if (const auto problem = problem_reading(client_, file_); !problem.empty()) throw TestFailure(problem);
+  }
+
+  [[nodiscard]] Client& client() { return client_; }
+  [[nodiscard]] const RecordingFile& file() const { return file_; }
+  [[nodiscard]] const DaemonProcess& daemon() const { return daemon_; }
+  [[nodiscard]] Counts counts() const {
+    const auto* const allocations = reinterpret_cast<const volatile std::uint64_t*>(allocations_map_->data());
+    return {.client_allocations = nvr_test_allocations(),
+            .daemon_allocations = *allocations,
+            .client_calls = client_calls_.count(),
+            .daemon_calls = daemon_calls_.count()};
+  }
+
+ private:
+  DaemonProcess start() {
+    const std::string path = site_.root() / "allocations";
+    write_file(path, std::string(sizeof(std::uint64_t), '\0'));
+    const shm::UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    auto map = shm::Mapping::create(fd.get(), 0, sizeof(std::uint64_t), shm::Access::kReadOnly, "a count");
+    if (!map) throw TestFailure(map.error().message);
+    allocations_map_.emplace(std::move(*map));
+    setenv("NVR_TEST_ALLOCATIONS", path.c_str(), 1);
+    setenv("LD_PRELOAD", NVR_TEST_COUNT_ALLOCATIONS, 1);
+    DaemonProcess daemon = site_.start({"--device-kind", "solid"});
+    unsetenv("LD_PRELOAD");
+    unsetenv("NVR_TEST_ALLOCATIONS");
+    return daemon;
+  }
+
+  Site site_;
+  std::optional<shm::Mapping> allocations_map_;
+  RecordingFile file_;
+  DaemonProcess daemon_;
+  Client client_;
+  SystemCalls daemon_calls_;
+  SystemCalls client_calls_;
+};
+
+// As a consumer does: every cache line.
+std::uint64_t sum_of(std::span<const std::byte> bytes) {
+  std::uint64_t sum = 0;
+  for (std::size_t at = 0; at + sizeof(sum) <= bytes.size(); at += 64) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, bytes.data() + at, sizeof(word));
+    sum += word;
+  }
+  return sum;
+}
+
+// Takes `count` chunks. Their sum, so that nobody leaves it out.
+std::uint64_t take(Stream& stream, std::uint64_t count) {
+  std::uint64_t sum = 0;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const auto chunk = stream.next(in(kLongEnough));
+    if (!chunk || !*chunk) throw TestFailure("the stream does not go on");
+    sum += sum_of((*chunk)->bytes());
+  }
+  return sum;
+}
+
+// What kChunks chunks cost in the midst of streams.
+Counts cost_of_chunks(Meter& meter) {
+  Counts cost;
+  std::uint64_t sum = 0;
+  constexpr std::uint64_t kInTheMidst = kChunksOfFile - 2 * kEdge;
+  const std::uint64_t wakes = meter.daemon().total("wakes");
+  for (std::uint64_t chunks = 0; chunks < kChunks; chunks += kInTheMidst) {
+    Stream stream = open_stream(meter.client(), meter.file());
+    sum += take(stream, kEdge);
+    const Counts before = meter.counts();
+    const std::uint64_t part = take(stream, kInTheMidst);
+    cost += meter.counts() - before;
+    sum += part + take(stream, kEdge);
+    if (stream.next(in(kLongEnough)).has_value()) throw TestFailure("the stream does not end");
+  }
+  cost.wakes = meter.daemon().total("wakes") - wakes;
+  REQUIRE(sum != 0);
+  return cost;
+}
+
+double per_chunk(std::uint64_t count) {
+  return static_cast<double>(count) / static_cast<double>(kChunks);
+}
+
+TEST_CASE("in the midst of a stream a chunk costs no allocation, and few system calls and wakes") {
+  if (const auto reason = SystemCalls::missing()) return skip_or_fail(*reason);
+  Meter meter(64);
+  const Counts cost = cost_of_chunks(meter);
+  std::cout << "per chunk, " << engine_under_test() << ": system calls " << per_chunk(cost.daemon_calls)
+            << " (daemon) " << per_chunk(cost.client_calls) << " (client), wakes " << per_chunk(cost.wakes)
+            << '\n';
+  CHECK(cost.client_allocations == 0);
+  CHECK(cost.daemon_allocations == 0);
+  CHECK(per_chunk(cost.daemon_calls) < 0.25);
+  CHECK(per_chunk(cost.client_calls) < 0.25);
+  CHECK(per_chunk(cost.wakes) < 0.25);
+}
+
+TEST_CASE("the allocations of a daemon and of this process are counted") {
+  if (const auto reason = SystemCalls::missing()) return skip_or_fail(*reason);
+  Meter meter(64);
+  const Counts before = meter.counts();
+  static_cast<void>(problem_reading(meter.client(), meter.file()));  // an open costs some on both sides
+  const Counts cost = meter.counts() - before;
+  CHECK(cost.client_allocations > 0);
+  CHECK(cost.daemon_allocations > 0);
+  CHECK(cost.client_calls > 0);
+  CHECK(cost.daemon_calls > 0);
+}
+
+TEST_CASE("the client's chunks are the daemon's memory: nothing copies them") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 64 * kChunkBytes);
+  const DaemonProcess daemon = site.start();
+  Client client = connect_to(daemon, {.streams = 1, .slots_per_stream = 8});
+  Stream stream = open_stream(client, file);
+  const auto maps = mappings_of(getpid());
+  while (const auto chunk = stream.next()) {
+    REQUIRE(chunk->has_value());
+    const auto at = reinterpret_cast<std::uintptr_t>((*chunk)->bytes().data());
+    const auto map = std::ranges::find_if(
+        maps, [&](const MapEntry& entry) { return at >= entry.begin && at < entry.end; });
+    REQUIRE(map != maps.end());
+    CHECK(map->permissions == "r--s");
+    CHECK(map->name.find("memfd:") != std::string::npos);
+    // The same pages in the daemon: what it wrote there is what is read here.
+    CHECK(std::ranges::any_of(mappings_of(daemon.pid()),
+                              [&](const MapEntry& entry) { return entry.name == map->name; }));
+  }
+}
+
+}  // namespace
+}  // namespace nvr::test
