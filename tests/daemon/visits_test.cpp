@@ -140,7 +140,6 @@ TEST_CASE("disk model: seek time and bandwidth are learnt, and give the length o
 
 TEST_CASE("lanes: two segments and one new stream at a time, and what is stuck does not count") {
   Lanes lanes(0, 500 * kMs, true);
-  DiskModel model;
   std::deque<Operation> operations(4);
   CHECK(lanes.has_room_for_segment(0));
   for (int i : {0, 1}) {
