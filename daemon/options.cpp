@@ -1,13 +1,17 @@
 #include "daemon/options.h"
 
+#include <errno.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 
-#include "daemon/version.h"
+#include "daemon/build_facts.h"
+#include "daemon/options_text.h"
 
 namespace nvr::daemon {
 namespace {
@@ -40,7 +44,18 @@ const CLI::Validator kNotNegative(
 
 void define(CLI::App& app, Options& options) {
   app.footer(kExamples);
-  app.set_version_flag("--version", std::string("nvr-readerd ") + kVersion);
+  app.set_version_flag("--version", build_facts());
+  app.set_config("--config", "",
+                 "File with more options, one a line (dir = \"/media/disk1/sample\"); the command line goes "
+                 "before it")
+      ->type_name("FILE");
+  app.allow_config_extras(false);  // a misspelt key is an error
+  app.add_flag("--check-config")
+      ->description("Check the options, DIR and the socket's directory, and serve nothing")
+      ->configurable(false);
+  app.add_flag("--print-config")
+      ->description("Print all options as --config reads them, and serve nothing")
+      ->configurable(false);
   app.add_option("--dir", options.directory,
                  "Directory of sample files, named by 16 hex digits (00000003001c1ba6)")
       ->required()
@@ -122,6 +137,31 @@ void define(CLI::App& app, Options& options) {
       ->type_name("LEVEL");
 }
 
+// What no single option can tell by itself.
+void settle(Options& options) {
+  if (options.max_clients_per_uid == 0) options.max_clients_per_uid = options.max_clients;
+  if (options.max_clients_per_uid > options.max_clients)
+    reject("--max-clients-per-uid is more than --max-clients");
+  if (options.client_memory_bytes == 0) reject("--client-memory 0 would admit nobody");
+  if (options.total_memory_bytes == 0)
+    options.total_memory_bytes = static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) *
+                                 static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE)) / 4;
+}
+
+void require_directory(const std::string& path, const char* what) {
+  struct stat st = {};
+  if (stat(path.c_str(), &st) != 0) reject(std::string(what) + " " + path + ": " + strerror(errno));
+  if (!S_ISDIR(st.st_mode)) reject(std::string(what) + " " + path + " is no directory");
+}
+
+// For --check-config: what the daemon would find out by itself when it starts.
+void check_surroundings(const Options& options) {
+  if (!options.wait_for_directory) require_directory(options.directory, "--dir");
+  const auto slash = options.socket_path.rfind('/');
+  require_directory(slash == std::string::npos ? "." : options.socket_path.substr(0, slash + 1),
+                    "the directory of --socket");
+}
+
 }  // namespace
 
 Options parse_options(int argc, char** argv) {
@@ -132,16 +172,15 @@ Options parse_options(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::Success& wanted) {  // --help, --version
     std::exit(app.exit(wanted));
+  } catch (const CLI::ConfigError& error) {
+    reject(app["--config"]->as<std::string>() + ": " + error.what());
   } catch (const CLI::ParseError& error) {
     reject(error.what());
   }
-  if (options.max_clients_per_uid == 0) options.max_clients_per_uid = options.max_clients;
-  if (options.max_clients_per_uid > options.max_clients)
-    reject("--max-clients-per-uid is more than --max-clients");
-  if (options.client_memory_bytes == 0) reject("--client-memory 0 would admit nobody");
-  if (options.total_memory_bytes == 0)
-    options.total_memory_bytes = static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) *
-                                 static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE)) / 4;
+  settle(options);
+  if (app.count("--check-config") > 0) check_surroundings(options);
+  if (app.count("--print-config") > 0) std::fputs(as_config(options).c_str(), stdout);
+  if (app.count("--check-config") + app.count("--print-config") > 0) std::exit(0);
   return options;
 }
 

@@ -30,8 +30,8 @@ struct Options {
   std::string log_level = "info";
 };
 
-// Parses the command line. Ends the process for --help and --version (0) and for what cannot be right (2,
-// with one clear line on stderr).
+// Parses the command line, and the file that --config names. Ends the process for --help, --version,
+// --check-config and --print-config (0), and for what cannot be right (2, with one clear line on stderr).
 [[nodiscard]] Options parse_options(int argc, char** argv);
 
 }  // namespace nvr::daemon
