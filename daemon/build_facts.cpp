@@ -24,7 +24,7 @@ std::string build_facts() {
   text += std::string("\nbuild type: ") + kBuildType;
   if (*kSanitizers != '\0') text += std::string(", sanitizers: ") + kSanitizers;
   text += std::string("\nlibraries: liburing ") + kLiburingVersion + ", libseccomp " + kLibseccompVersion +
-          ", libsystemd " + kLibsystemdVersion;
+          ", libsystemd " + kLibsystemdVersion + ", prometheus-cpp " + kPrometheusCppVersion;
   text += "\nkernel headers: " + kernel_headers();
   text += "\nkernel features: mmap engine, io_uring engine and its restrictions, capabilities, ";
   text += sandbox_is_whole() ? "seccomp, Landlock" : "no seccomp, no Landlock (sanitizers)";

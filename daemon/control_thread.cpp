@@ -106,6 +106,7 @@ Error ControlThread::run() {
     if (auto error = take_mail()) return *error;
     peers_->check_deadlines();
     beat();
+    show_totals();
   }
 }
 
@@ -125,7 +126,9 @@ Result<void> ControlThread::on_directory_opened(const DirectoryOpened& opened) {
   if (const std::string advice = advice_for(opened.device); !advice.empty()) spdlog::warn("{}", advice);
   if (auto listening = peers_->listen(options_.socket_path, !options_.allowed_uids.empty()); !listening)
     return listening;
+  if (auto serving = serve_metrics(); !serving) return serving;
   if (options_.sandbox) confine(opened);
+  statistics_.is_serving.set(1);
   spdlog::info("ready: serving {} at {} (engine {}, {} disk)", options_.directory, options_.socket_path,
                engine_, to_string(device_));
   std::uint64_t systemd_us = 0;
@@ -134,11 +137,47 @@ Result<void> ControlThread::on_directory_opened(const DirectoryOpened& opened) {
   return {};
 }
 
+// Once what it tells of the engine is known. Its threads are never ours: they read statistics, and wait for
+// nothing but who asks.
+Result<void> ControlThread::serve_metrics() {
+  if (options_.metrics.empty()) return {};
+  auto server = MetricsServer::start(options_.metrics, options_.sandbox,
+                                     {.engine = engine_,
+                                      .directory = options_.directory,
+                                      .device_kind = to_string(device_),
+                                      .has_visits = device_.rotational,
+                                      .slow_operation_ns = options_.slow_operation_ms * shm::kMillisecond,
+                                      .disk = disk_->statistics(),
+                                      .control = statistics_,
+                                      .in_flight = disk_->in_flight()});
+  if (!server) return tl::unexpected(server.error());
+  metrics_ = std::move(*server);
+  spdlog::info("metrics: {}", metrics_->url());
+  return {};
+}
+
+// For the metrics, which are read by other threads.
+void ControlThread::show_totals() {
+  if (!metrics_) return;
+  const Peers::Totals totals = peers_->totals();
+  statistics_.clients.set(peers_->admission().clients());
+  statistics_.controls.set(totals.controls);
+  statistics_.accepted.set(totals.accepted);
+  statistics_.refused.set(totals.refused);
+  statistics_.violations.set(totals.violations);
+  statistics_.shared_bytes.set(peers_->admission().memory_bytes());
+  statistics_.held_bytes.set(totals.held_bytes);
+  statistics_.stalled_ns.set(stall_clock_.stalled_ns());
+  statistics_.refuses_opens.set(breaker_.refuses() ? 1 : 0);
+}
+
 // Everything that this needs has been opened, and no client has been heard yet.
 void ControlThread::confine(const DirectoryOpened& opened) {
-  const Confinement control = confine_control_thread(options_.socket_path);
-  const int error = filter_system_calls(
-      {.io_uring = opened.engine == "io_uring", .notifies = getenv("NOTIFY_SOCKET") != nullptr});
+  Confinement control = confine_control_thread(options_.socket_path);
+  if (metrics_) control = weaker_of(control, metrics_->confinement());
+  const int error = filter_system_calls({.io_uring = opened.engine == "io_uring",
+                                         .notifies = getenv("NOTIFY_SOCKET") != nullptr,
+                                         .metrics = metrics_ != nullptr});
   spdlog::info("sandbox: {}",
                describe_sandbox(control, opened.confinement, opened.engine_confinement, error));
 }
@@ -185,6 +224,7 @@ std::optional<Error> ControlThread::take_mail() {
     } else if (const auto* const slow = std::get_if<SlowOperationEnded>(&*message)) {
       // Once per episode: what began before the last one ended was stuck with it.
       const bool is_new = slow->operation.since_ns >= last_slow_end_ns_;
+      stall_clock_.record(slow->operation.since_ns, slow->operation.since_ns + slow->duration_ns);
       last_slow_end_ns_ = std::max(last_slow_end_ns_, slow->operation.since_ns + slow->duration_ns);
       spdlog::log(is_new ? spdlog::level::warn : spdlog::level::debug, "{} took {:.1f} s",
                   to_string(slow->operation), static_cast<double>(slow->duration_ns) / 1e9);
@@ -226,6 +266,8 @@ void ControlThread::beat() {
 void ControlThread::look_at_disk(std::uint64_t now_ns) {
   shm::OldestOperation oldest = disk_->in_flight().oldest();
   if (oldest.since_ns == 0 || now_ns < oldest.since_ns + kHeartbeatNs) oldest = {};
+  if (oldest.since_ns != 0 && now_ns - oldest.since_ns >= options_.slow_operation_ms * shm::kMillisecond)
+    stall_clock_.record(oldest.since_ns, now_ns);
   if (watchdog_.should_warn(oldest, now_ns))
     spdlog::warn("{} has been stuck for {:.1f} s; {} of {} open streams wait for the disk", to_string(oldest),
                  static_cast<double>(now_ns - oldest.since_ns) / 1e9,

@@ -11,8 +11,10 @@
 #include "daemon/circuit_breaker.h"
 #include "daemon/device.h"
 #include "daemon/disk_thread.h"
+#include "daemon/metrics_server.h"
 #include "daemon/options.h"
 #include "daemon/peers.h"
+#include "daemon/stall_clock.h"
 #include "daemon/watchdog.h"
 #include "shm/unique_fd.h"
 
@@ -35,6 +37,8 @@ class ControlThread {
   [[nodiscard]] std::optional<Error> take_mail();
   void confine(const DirectoryOpened& opened);
   [[nodiscard]] Result<void> on_directory_opened(const DirectoryOpened& opened);
+  [[nodiscard]] Result<void> serve_metrics();
+  void show_totals();
   void beat();
   void look_at_disk(std::uint64_t now_ns);
   [[nodiscard]] std::string status() const;
@@ -49,11 +53,14 @@ class ControlThread {
   shm::UniqueFd mail_wakeup_;
   std::unique_ptr<DiskThread> disk_;
   std::optional<Peers> peers_;
+  ControlStatistics statistics_;
+  std::unique_ptr<MetricsServer> metrics_;
 
   std::string_view engine_;
   Device device_;
   Watchdog watchdog_;
   std::uint64_t last_slow_end_ns_ = 0;
+  StallClock stall_clock_;
   CircuitBreaker breaker_;
   shm::OldestOperation stall_;                   // as last written to the clients
   std::optional<shm::Sleeper> heartbeat_sleep_;  // announced while there is no heartbeat

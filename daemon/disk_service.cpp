@@ -30,6 +30,10 @@ std::optional<VisitPlan> make_plan(const DiskService::Setup& setup) {
                    .new_streams_first = !setup.fifo};
 }
 
+std::uint64_t slots_of(const Connection& connection) {
+  return std::uint64_t{connection.geometry().streams} * connection.geometry().slots;
+}
+
 }  // namespace
 
 DiskService::DiskService(Engine& engine, DiskStatistics& statistics, InFlight& in_flight, Setup setup,
@@ -47,6 +51,7 @@ DiskService::DiskService(Engine& engine, DiskStatistics& statistics, InFlight& i
 void DiskService::attach(Connection& connection) {
   connection.attach(context_);
   connections_.push_back(&connection);
+  statistics_.slots.add(slots_of(connection));
   NVR_STEP("daemon.attached");
 }
 
@@ -64,6 +69,7 @@ void DiskService::finish_detaching() {
   std::erase_if(connections_, [this](Connection* connection) {
     if (!connection->is_leaving || connection->has_operations_in_flight()) return false;
     --leaving_;
+    statistics_.slots.subtract(slots_of(*connection));
     NVR_STEP("daemon.detached");
     tell_(Detached{connection});
     return true;
@@ -221,6 +227,7 @@ void DiskService::probe_if_stuck() {
 
 void DiskService::hand_over(Operation& operation, std::uint64_t now_ns) {
   operation.submitted_ns = now_ns;
+  operation.asks_disk = operation.kind == Operation::Kind::kPrefetch;
   const auto begun = describe(operation);
   in_flight_.begin(operation.index, begun.operation, begun.recording, begun.offset, begun.since_ns);
   ++submitted_;
@@ -253,6 +260,8 @@ void DiskService::complete(const Completion& completion) {
   in_flight_.end(operation.index);
   const bool is_open = operation.kind == Operation::Kind::kOpen;
   (is_open ? statistics_.open_time : statistics_.read_time).record_ns(duration_ns);
+  if (!is_open && completion.result != -EAGAIN)
+    (operation.asks_disk ? statistics_.disk_time : statistics_.memory_time).record_ns(duration_ns);
   if (duration_ns >= setup_.slow_operation_ns) tell_(SlowOperationEnded{ended, duration_ns});
   if (goes_on(operation, completion.result)) {
     stream.on_progress(operation);

@@ -293,6 +293,7 @@ void IoUringEngine::submit_direct(Operation& operation) {
 // Reading a file whose extents are not in memory would block in the submission, unkillably.
 void IoUringEngine::send_read(Operation& operation, io_uring_sqe& sqe, bool may_wait_for_extents) {
   Request& request = requests_[operation.index];
+  request.round = rounds_;
   request.reads_extents = may_wait_for_extents && !operation.file->extents_known;
   if (request.reads_extents) io_uring_sqe_set_flags(&sqe, IOSQE_ASYNC);
   io_uring_sqe_set_data(&sqe, &operation);
@@ -319,6 +320,7 @@ void IoUringEngine::watch_doorbells() {
 
 std::size_t IoUringEngine::reap(std::span<Completion> completions) {
   if (outstanding_ > 0 || io_uring_sq_ready(&ring_) > 0) judge(io_uring_submit_and_get_events(&ring_));
+  ++rounds_;
   std::size_t count = 0;
   if (!in_memory_.empty() &&
       !completions.empty()) {  // one a call: its reader shall not wait for the next one's copy
@@ -381,6 +383,8 @@ std::int64_t IoUringEngine::finish_read(Operation& operation, std::int64_t resul
     drop_behind_.after(operation);
   }
   if (result > 0 && request.reads_extents) file.extents_known = true;
+  // What is in memory is there as soon as it has been submitted.
+  operation.asks_disk |= rounds_ - request.round > 1 || request.reads_extents || file.dio_align > 0;
   return file.dio_align > 0 && request.direct.bounces
              ? request.bounce.deliver(request.direct, result, operation)
              : result;

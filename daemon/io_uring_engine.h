@@ -50,7 +50,8 @@ class IoUringEngine final : public Engine {
     std::array<char, 17> name;
     open_how how;
     std::array<iovec, kMaxReadSlots> parts;
-    bool reads_extents;  // submitted so that it may wait for them
+    bool reads_extents;   // submitted so that it may wait for them
+    std::uint64_t round;  // when it was submitted
     DirectRead direct;
     BounceBuffer bounce;
   };
@@ -88,6 +89,7 @@ class IoUringEngine final : public Engine {
   RegisteredWindows windows_;
   std::vector<Request> requests_;   // by Operation::index
   OperationQueue in_memory_;        // reads that are tried without the ring first
+  std::uint64_t rounds_ = 0;        // of reap()
   std::vector<std::byte> nowhere_;  // written to by every prefetch, read by nobody
   std::uint32_t outstanding_ = 0;   // completions that are still to come, but for the doorbells'
 };

@@ -24,11 +24,12 @@ void set_up_log(const std::string& level) {
 }
 
 // Per connection: socket, pidfd, doorbell, two segments, and two more of one whose client kept its maps; per
-// stream one file. The limit is what the bounds can ask for, as far as the hard limit allows, and no more.
-void set_descriptor_limit(std::uint32_t max_clients) {
+// stream one file. The metrics server's connections are fewer than 32. The limit is what the bounds can ask
+// for, as far as the hard limit allows, and no more.
+void set_descriptor_limit(std::uint32_t max_clients, bool has_metrics) {
   rlimit limit = {};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  const rlim_t wanted = 64 + rlim_t{max_clients} * (7 + nvr::shm::kMaxStreams);
+  const rlim_t wanted = 64 + (has_metrics ? 32 : 0) + rlim_t{max_clients} * (7 + nvr::shm::kMaxStreams);
   limit.rlim_cur = limit.rlim_max = std::min(limit.rlim_max, wanted);
   setrlimit(RLIMIT_NOFILE, &limit);
 }
@@ -51,7 +52,7 @@ nvr::shm::UniqueFd block_signals() {
 int main(int argc, char** argv) {
   nvr::daemon::Options options = nvr::daemon::parse_options(argc, argv);
   set_up_log(options.log_level);
-  set_descriptor_limit(options.max_clients);
+  set_descriptor_limit(options.max_clients, !options.metrics.empty());
   // A client of the same user could otherwise write to our memory through /proc/<pid>/mem.
   prctl(PR_SET_DUMPABLE, 0);
   if (options.sandbox) prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);

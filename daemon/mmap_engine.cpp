@@ -80,6 +80,7 @@ std::int64_t MmapEngine::open(Operation& operation) {
 std::int64_t MmapEngine::read(Operation& operation) {
   if (operation.file->cache == CachePolicy::kDrop) return read_dropping(operation);
   if (const std::int64_t result = cache_.read(operation); result != -EAGAIN) return result;
+  operation.asks_disk = true;
   const std::uint32_t left_in_slot = shm::kSlotBytes - operation.done % shm::kSlotBytes;
   const std::int64_t there = bring_in(*operation.file, operation.position(),
                                       std::min(left_in_slot, operation.length - operation.done));
@@ -90,6 +91,7 @@ std::int64_t MmapEngine::read(Operation& operation) {
 std::int64_t MmapEngine::read_dropping(Operation& operation) {
   std::array<iovec, kMaxReadSlots> parts;
   const auto count = static_cast<int>(operation.parts_left(parts));
+  operation.asks_disk = true;  // as far as can be told
   drop_behind_.before(operation);
   const ssize_t result = preadv2(operation.file->fd.get(), parts.data(), count,
                                  static_cast<off_t>(operation.position()), drop_behind_.flags());

@@ -59,6 +59,7 @@ struct Operation : boost::intrusive::list_base_hook<> {
   std::uint32_t retries = 0;    // of EAGAIN
   bool quarantined = false;     // its stream has ended; the slots are nobody's until the engine lets go
   bool drops = false;           // DropBehind's: what the read brings into the page cache is its own
+  bool asks_disk = false;       // the engine's: not all of it was in memory
   bool finished = false;        // no longer the engine's; `error` says how it ended
   int error = 0;                // errno; 0 and done < length: the file ended
   std::uint64_t submitted_ns = 0;

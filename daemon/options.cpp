@@ -11,6 +11,7 @@
 #include <map>
 
 #include "daemon/build_facts.h"
+#include "daemon/metrics_address.h"
 #include "daemon/options_text.h"
 
 namespace nvr::daemon {
@@ -131,6 +132,10 @@ void define(CLI::App& app, Options& options) {
   app.add_flag("--wait-for-dir", options.wait_for_directory,
                "If DIR is not there yet (disk not mounted), try again until it is, then serve it");
   app.add_flag("!--no-sandbox", options.sandbox, "Do not give up privileges after start-up");
+  app.add_option("--metrics", options.metrics,
+                 "Serve metrics for Prometheus at http://HOST:PORT/metrics (127.0.0.1:9464, [::1]:9464); to "
+                 "anybody who can connect there")
+      ->type_name("HOST:PORT");
   app.add_option("--log-level", options.log_level, "What to log")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))
       ->capture_default_str()
@@ -142,6 +147,9 @@ void settle(Options& options) {
   if (options.max_clients_per_uid == 0) options.max_clients_per_uid = options.max_clients;
   if (options.max_clients_per_uid > options.max_clients)
     reject("--max-clients-per-uid is more than --max-clients");
+  if (!options.metrics.empty())
+    if (const auto address = MetricsAddress::parse(options.metrics); !address)
+      reject("--metrics " + address.error().message);
   if (options.client_memory_bytes == 0) reject("--client-memory 0 would admit nobody");
   if (options.total_memory_bytes == 0)
     options.total_memory_bytes = static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) *

@@ -27,6 +27,7 @@ struct Options {
   bool fifo_visits = false;           // to measure the sweep against
   bool wait_for_directory = false;
   bool sandbox = true;
+  std::string metrics;  // HOST:PORT; empty: none
   std::string log_level = "info";
 };
 

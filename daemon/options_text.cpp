@@ -57,6 +57,7 @@ std::string as_config(const Options& options) {
   if (options.fifo_visits) lines.add("scheduling", std::string("fifo"));
   lines.add_flag("wait-for-dir", options.wait_for_directory);
   lines.add_flag("no-sandbox", !options.sandbox);
+  if (!options.metrics.empty()) lines.add("metrics", options.metrics);
   lines.add("log-level", options.log_level);
   return lines.take();
 }

@@ -81,7 +81,7 @@ std::optional<const char*> ServedStream::open(const shm::Command& command, std::
   command_ = command;
   opened_ns_ = now_ns;
   state_ = State::kQueued;
-  first_published_ = false;
+  first_published_ = opened_ = false;
   connection_->stream_opened();
   if (command.begin > INT64_MAX || command.end > INT64_MAX) {
     end_with(error_descriptor(Code::kOutOfRange, Detail::kRangeBeyondEnd, EOVERFLOW, 0, 0));
@@ -101,6 +101,8 @@ std::optional<const char*> ServedStream::close(std::uint32_t generation) {
 }
 
 void ServedStream::abandon() {
+  context_->statistics.slots_lent.subtract(static_cast<std::uint64_t>(std::popcount(lent_)));
+  lent_ = 0;  // nothing comes back any more
   if (state_ != State::kIdle && state_ != State::kEnding) end_with({.kind = DescriptorKind::kClosed});
 }
 
@@ -110,6 +112,7 @@ bool ServedStream::take_credit() {
     if (slot >= window || (lent_ & bit(slot)) == 0) return false;
     lent_ &= ~bit(slot);
     free_ |= bit(slot);
+    context_->statistics.slots_lent.subtract(1);
     return true;
   });
 }
@@ -376,6 +379,7 @@ void ServedStream::publish_complete_slots(Operation& operation) {
     const std::uint32_t length = slot_length(operation, i);
     if (operation.done < i * kSlotBytes + length) break;
     lent_ |= bit(operation.slots[i]);
+    context_->statistics.slots_lent.add();
     put({.kind = DescriptorKind::kChunk,
          .slot = operation.slots[i],
          .length = length,
@@ -397,6 +401,10 @@ void ServedStream::put(const Descriptor& content) {
   Descriptor descriptor = content;
   descriptor.generation = generation_;
   descriptors_.put(descriptor);
+  if (descriptor.kind == DescriptorKind::kOpened) {
+    opened_ = true;
+    count_open(Code::kOk);
+  }
   if (descriptor.kind == DescriptorKind::kChunk && !first_published_) {
     first_published_ = true;
     context_->statistics.first_chunk.record_ns(shm::now_ns() - opened_ns_);
@@ -439,12 +447,26 @@ void ServedStream::end_with(const Descriptor& terminal) {
   publish_terminal_if_settled();
 }
 
+void ServedStream::count_open(Code result) {
+  context_->statistics.opens_by_code[std::min<std::size_t>(static_cast<std::size_t>(result), kCodes - 1)]
+      .add();
+}
+
+void ServedStream::account_end() {
+  const bool has_failed = terminal_.kind == DescriptorKind::kError;
+  if (!opened_) count_open(has_failed ? static_cast<Code>(terminal_.code) : Code::kCancelled);
+  if (!has_failed) return;
+  context_->statistics.errors.add();
+  const auto number = static_cast<std::size_t>(std::max(terminal_.sys_errno, 0));
+  context_->statistics.errors_by_errno[std::min(number, kErrnos - 1)].add();
+}
+
 void ServedStream::publish_terminal_if_settled() {
   if (state_ != State::kEnding || in_flight_ > 0) return;
   NVR_STEP("daemon.about_to_end");
   state_ = State::kIdle;
   connection_->stream_ended();
-  if (terminal_.kind == DescriptorKind::kError) context_->statistics.errors.add();
+  account_end();
   if (!connection_->is_condemned()) {
     put(terminal_);
     publish();

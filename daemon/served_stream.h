@@ -88,6 +88,8 @@ class ServedStream : public Schedulable, public Visitor {
   [[nodiscard]] std::uint64_t bytes_ahead() const;
   void account_ahead();
   void account_waiting();
+  void count_open(Code result);
+  void account_end();
   void assign(Operation& operation);
   void prepare_read(Operation& operation, std::uint32_t most_slots);
   void on_missing(Operation& operation);
@@ -120,6 +122,7 @@ class ServedStream : public Schedulable, public Visitor {
   std::uint32_t in_flight_ = 0;  // operations with the engine
   std::uint32_t reading_ = 0;    // of them those that read
   bool first_published_ = false;
+  bool opened_ = false;  // OPENED has been published
   boost::intrusive::list<Operation, boost::intrusive::constant_time_size<false>> reads_;  // in file order
   ReadAhead ahead_;
   std::uint64_t accounted_ahead_ = 0;  // in the plan's sum

@@ -41,6 +41,9 @@ class Histogram {
   Counter sum_ns_;
 };
 
+inline constexpr std::size_t kCodes = 16;    // of nvr::Code
+inline constexpr std::size_t kErrnos = 134;  // EHWPOISON is the last
+
 // Written by the disk thread.
 struct DiskStatistics {
   Counter opens;              // that reached the disk
@@ -54,17 +57,37 @@ struct DiskStatistics {
   Counter quarantined_bytes;  // now: slots in flight for streams that have been closed
   Counter probe_answered_ns;  // when the disk last answered a DiskProbe (CLOCK_MONOTONIC)
   // What is known of a spinning disk (DiskModel), and what became of it.
-  Counter visits;            // begun
-  Counter positioning_ns;    // of a visit
-  Counter disk_bytes_per_s;  // once the head is there
-  Counter visit_bytes;       // how long a visit may be
-  Counter visit_ns;          // how long such a one takes
-  Counter efficiency_ppm;    // of the disk's bandwidth, of late
-  Counter ahead_bytes;       // now: brought in and not read yet
-  Histogram open_time;       // service time of an open
-  Histogram read_time;       // service time of a read of up to kMaxReadSlots chunks
-  Histogram queue_wait;      // from the command's arrival to the open's start
-  Histogram first_chunk;     // from the command's arrival to the first chunk's publication
+  Counter visits;                             // begun
+  Counter positioning_ns;                     // of a visit
+  Counter disk_bytes_per_s;                   // once the head is there
+  Counter visit_bytes;                        // how long a visit may be
+  Counter visit_ns;                           // how long such a one takes
+  Counter efficiency_ppm;                     // of the disk's bandwidth, of late
+  Counter ahead_bytes;                        // now: brought in and not read yet
+  Histogram open_time;                        // service time of an open
+  Histogram read_time;                        // service time of a read of up to kMaxReadSlots chunks
+  Histogram queue_wait;                       // from the command's arrival to the open's start
+  Histogram first_chunk;                      // from the command's arrival to the first chunk's publication
+  Histogram memory_time;                      // of read_time those that found all in memory
+  Histogram disk_time;                        // and those for which the disk was asked
+  std::array<Counter, kCodes> opens_by_code;  // what became of each OPEN; kCancelled: closed before
+  std::array<Counter, kErrnos> errors_by_errno;  // of `errors`; 0: no system call failed
+  Counter slots;                                 // now: of all connections
+  Counter slots_lent;                            // now: published and not returned
+};
+
+// Written by the control thread.
+struct ControlStatistics {
+  Counter is_serving;  // now: 1 once clients can connect
+  Counter clients;     // now
+  Counter controls;    // now: control connections
+  Counter accepted;
+  Counter refused;
+  Counter violations;
+  Counter shared_bytes;   // now: of clients, and held by those that have ended
+  Counter held_bytes;     // now: of the latter
+  Counter stalled_ns;     // in all: while some operation had been stuck for --slow-op-ms
+  Counter refuses_opens;  // now: 1 by --fail-fast
 };
 
 }  // namespace nvr::daemon

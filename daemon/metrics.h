@@ -1,0 +1,41 @@
+// The metrics, as Prometheus names and counts them: made from the statistics of both threads at the moment of
+// a scrape. Any thread. Reads atomics, and nothing else: each number is exact by itself.
+#pragma once
+
+#include <prometheus/collectable.h>
+#include <prometheus/metric_family.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "daemon/in_flight.h"
+#include "daemon/statistics.h"
+
+namespace nvr::daemon {
+
+struct MetricsSources {
+  std::string_view engine;  // of static life
+  std::string_view directory;
+  std::string_view device_kind;  // of static life
+  bool has_visits = false;       // a spinning disk
+  std::uint64_t slow_operation_ns = 0;
+  const DiskStatistics& disk;
+  const ControlStatistics& control;
+  const InFlight& in_flight;
+};
+
+class Metrics : public prometheus::Collectable {
+ public:
+  explicit Metrics(const MetricsSources& sources);
+
+  [[nodiscard]] std::vector<prometheus::MetricFamily> Collect() const override;
+
+ private:
+  MetricsSources sources_;
+  std::string directory_;  // as UTF-8
+  double started_s_;       // since the epoch
+};
+
+}  // namespace nvr::daemon

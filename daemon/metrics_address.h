@@ -1,0 +1,26 @@
+// Where metrics are served: "127.0.0.1:9464", "localhost:9464", "[::1]:9464". Addresses by number only: a
+// name would have to be asked for.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <string>
+
+#include "nvr/error.h"
+
+namespace nvr::daemon {
+
+struct MetricsAddress {
+  std::string host;  // without brackets
+  std::uint16_t port = 0;
+  bool is_ipv6 = false;
+
+  // InvalidArgument, naming the text and what it should look like. Port 0: any that is free.
+  [[nodiscard]] static Result<MetricsAddress> parse(const std::string& text);
+  // As it was, with this port; for `listening_ports` of the server and for a URL.
+  [[nodiscard]] std::string to_string(int with_port) const;
+  // Why nobody can listen there now, if so: the server itself does not say.
+  [[nodiscard]] Result<void> check_free() const;
+};
+
+}  // namespace nvr::daemon
