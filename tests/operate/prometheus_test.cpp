@@ -1,4 +1,5 @@
-// Prometheus and its tools understand the metrics.
+// What tools/deploy gives to those who watch: Prometheus and its tools understand the metrics and the alerts,
+// and the dashboard asks for nothing that is not there.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -7,8 +8,11 @@
 
 #include <catch2/catch.hpp>
 #include <fstream>
+#include <regex>
+#include <set>
 
 #include "tests/operate/scrape.h"
+#include "tests/support/proc.h"
 #include "tests/support/streams.h"
 
 namespace nvr::test {
@@ -18,6 +22,7 @@ using Catch::Matchers::Contains;
 
 constexpr const char* kPrometheus = "/usr/bin/prometheus";
 constexpr const char* kPromtool = "/usr/bin/promtool";
+const std::string kDeploy = NVR_TEST_DEPLOY;
 
 bool is_there() {
   if (access(kPrometheus, X_OK) == 0 && access(kPromtool, X_OK) == 0) return true;
@@ -49,6 +54,56 @@ TEST_CASE("promtool finds nothing wrong with the metrics") {
   CHECK(checked.output + checked.errors == "");
 }
 
+TEST_CASE("the alert rules are right, and their tests hold") {
+  if (!is_there()) return;
+  const auto rules =
+      run_program({kPromtool, "check", "rules", kDeploy + "/prometheus/nvr-readerd-alerts.yml"});
+  CAPTURE(rules.output + rules.errors);
+  CHECK(to_string(rules.exit) == "exit 0");
+  const auto tested =
+      run_program({kPromtool, "test", "rules", kDeploy + "/prometheus/nvr-readerd-alerts.test.yml"});
+  CAPTURE(tested.output + tested.errors);
+  CHECK(to_string(tested.exit) == "exit 0");
+}
+
+// Names of metrics in a text; those of a histogram's parts as Prometheus has them.
+std::set<std::string> names_in(const std::string& text) {
+  static const std::regex kName("nvr_readerd_[a-z_]+");
+  std::set<std::string> names;
+  for (std::sregex_iterator at(text.begin(), text.end(), kName), end; at != end; ++at)
+    names.insert(at->str());
+  return names;
+}
+
+void collect_queries(const nlohmann::json& json, std::string& queries) {
+  for (const auto& [key, value] : json.items()) {
+    if (value.is_structured()) collect_queries(value, queries);
+    if (key == "expr" || key == "query" || key == "definition")
+      queries += (value.is_string() ? value.get<std::string>() : value.dump()) + "\n";
+  }
+}
+
+TEST_CASE("dashboard and alerts ask for metrics that there are") {
+  if (!is_there()) return;
+  const Served served;
+  const std::set<std::string> there = names_in(http_get(metrics_url(served.daemon)));
+  std::string queries;
+  collect_queries(nlohmann::json::parse(read_file(kDeploy + "/grafana/nvr-readerd.json")), queries);
+  const std::set<std::string> shown = names_in(queries);
+  CHECK(shown.size() > 20);
+  std::string expressions;
+  std::istringstream lines(read_file(kDeploy + "/prometheus/nvr-readerd-alerts.yml"));
+  for (std::string line; std::getline(lines, line);)
+    if (line.find("summary") == std::string::npos) expressions += line + "\n";
+  std::set<std::string> asked = names_in(expressions);
+  CHECK(asked.size() > 5);
+  asked.insert(shown.begin(), shown.end());
+  for (const std::string& name : asked) {
+    CAPTURE(name);
+    CHECK(there.contains(name));
+  }
+}
+
 int free_port() {
   const shm::UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in address = {};
@@ -61,13 +116,14 @@ int free_port() {
   return ntohs(address.sin_port);
 }
 
-TEST_CASE("a real Prometheus scrapes the daemon") {
+TEST_CASE("a real Prometheus scrapes the daemon and loads the alerts") {
   if (!is_there()) return;
   const Served served;
   const std::string url = metrics_url(served.daemon);
   const std::string target = url.substr(7, url.find('/', 7) - 7);
   const std::string config = served.site.root() / "prometheus.yml";
   std::ofstream(config) << "global: { scrape_interval: 1s, evaluation_interval: 1s }\n"
+                        << "rule_files: ['" << kDeploy << "/prometheus/nvr-readerd-alerts.yml']\n"
                         << "scrape_configs:\n- job_name: nvr-readerd\n  static_configs:\n  - targets: ['"
                         << target << "']\n";
   const std::string own = "http://127.0.0.1:" + std::to_string(free_port());
@@ -95,6 +151,9 @@ TEST_CASE("a real Prometheus scrapes the daemon") {
   CHECK(scraped);
   CHECK(value_of("up") == "1");
   CHECK(value_of("nvr_readerd_first_chunk_seconds_count") == "1");
+  const auto rules = ask("rules");
+  REQUIRE_FALSE(rules.is_null());
+  CHECK(rules.at("data").at("groups").at(0).at("rules").size() >= 4);
   prometheus.signal(SIGTERM);
   CHECK(prometheus.wait().has_value());
 }
