@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <utility>
 
 #include "daemon/status.h"
 #include "shm/clock.h"
@@ -124,8 +125,11 @@ Result<void> ControlThread::on_directory_opened(const DirectoryOpened& opened) {
   device_ = opened.device;
   if (!opened.note.empty()) spdlog::warn("{}; serving with engine {}", opened.note, opened.engine);
   if (const std::string advice = advice_for(opened.device); !advice.empty()) spdlog::warn("{}", advice);
-  if (auto listening = peers_->listen(options_.socket_path, !options_.allowed_uids.empty()); !listening)
-    return listening;
+  auto listening =
+      options_.passed_listener >= 0
+          ? peers_->listen(Listener::adopt(shm::UniqueFd(std::exchange(options_.passed_listener, -1))))
+          : peers_->listen(options_.socket_path, !options_.allowed_uids.empty());
+  if (!listening) return listening;
   if (auto serving = serve_metrics(); !serving) return serving;
   if (options_.sandbox) confine(opened);
   statistics_.is_serving.set(1);
@@ -173,7 +177,7 @@ void ControlThread::show_totals() {
 
 // Everything that this needs has been opened, and no client has been heard yet.
 void ControlThread::confine(const DirectoryOpened& opened) {
-  Confinement control = confine_control_thread(options_.socket_path);
+  Confinement control = confine_control_thread(peers_->owned_path());
   if (metrics_) control = weaker_of(control, metrics_->confinement());
   const int error = filter_system_calls({.io_uring = opened.engine == "io_uring",
                                          .notifies = getenv("NOTIFY_SOCKET") != nullptr,

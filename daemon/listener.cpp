@@ -78,7 +78,18 @@ Result<void> clear_path(const std::string& path, const sockaddr_un& address) {
   return {};
 }
 
+// A passed descriptor can make its receiver wait when it is closed: refuse them all, where the kernel can.
+void refuse_descriptors(int socket) {
+  const int off = 0;
+  setsockopt(socket, SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof(off));
+}
+
 }  // namespace
+
+Listener Listener::adopt(shm::UniqueFd socket) {
+  refuse_descriptors(socket.get());
+  return {std::move(socket), std::string(), 0, 0};
+}
 
 Result<Listener> Listener::create(const std::string& path, bool others_may_connect) {
   const auto address = address_of(path);
@@ -89,9 +100,7 @@ Result<Listener> Listener::create(const std::string& path, bool others_may_conne
 
   shm::UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!socket) return fail_errno(errno, "cannot create a socket");
-  // A passed descriptor can make its receiver wait when it is closed: refuse them all, where the kernel can.
-  const int off = 0;
-  setsockopt(socket.get(), SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof(off));
+  refuse_descriptors(socket.get());
   const mode_t old_mask = umask(0177);
   const int bound = bind(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address));
   const int bind_errno = errno;
@@ -117,8 +126,7 @@ Result<std::optional<AcceptedPeer>> Listener::accept() const {
       return fail_errno(errno, "cannot accept a connection");
     return std::nullopt;  // nobody there, or gone again
   }
-  const int off = 0;
-  setsockopt(peer.socket.get(), SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof(off));
+  refuse_descriptors(peer.socket.get());
   ucred credentials = {};
   socklen_t length = sizeof(credentials);
   if (getsockopt(peer.socket.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0)
@@ -136,7 +144,8 @@ Result<std::optional<AcceptedPeer>> Listener::accept() const {
 void Listener::unlink_if_ours() {
   if (!socket_) return;
   struct stat st = {};
-  if (lstat(path_.c_str(), &st) == 0 && st.st_dev == device_ && st.st_ino == inode_) unlink(path_.c_str());
+  if (!path_.empty() && lstat(path_.c_str(), &st) == 0 && st.st_dev == device_ && st.st_ino == inode_)
+    unlink(path_.c_str());
   socket_.reset();
 }
 

@@ -25,11 +25,15 @@ class Listener {
   // listens; AlreadyExists for a live daemon, FailedPrecondition for what is no socket. Others may connect
   // only if `others_may_connect`; who they are is checked at accept all the same.
   [[nodiscard]] static Result<Listener> create(const std::string& path, bool others_may_connect);
+  // One that listens already, made by systemd (passed_listener()): its path is not ours to remove.
+  [[nodiscard]] static Listener adopt(shm::UniqueFd socket);
   Listener(Listener&& other) noexcept = default;
   Listener& operator=(Listener&& other) = delete;
   ~Listener() { unlink_if_ours(); }
 
   [[nodiscard]] int fd() const { return socket_.get(); }
+  // Which is removed at the end; empty: it is not ours.
+  [[nodiscard]] const std::string& path() const { return path_; }
   // Nothing when nobody is waiting; an error when the process is out of descriptors or memory.
   [[nodiscard]] Result<std::optional<AcceptedPeer>> accept() const;
   void unlink_if_ours();
@@ -39,7 +43,7 @@ class Listener {
       : socket_(std::move(socket)), path_(std::move(path)), device_(device), inode_(inode) {}
 
   shm::UniqueFd socket_;
-  std::string path_;
+  std::string path_;  // empty: not ours
   dev_t device_;
   ino_t inode_;
 };

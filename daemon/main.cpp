@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <ctime>
 
+#include "daemon/activation.h"
 #include "daemon/control_thread.h"
 #include "daemon/options.h"
 
@@ -47,6 +48,13 @@ nvr::shm::UniqueFd block_signals() {
   return nvr::shm::UniqueFd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
+// At every log level: a daemon that ends without having served says why.
+[[noreturn]] void fail_to_start(const nvr::Error& error) {
+  std::fprintf(stderr, "nvr-readerd: %s\n", error.message.c_str());
+  std::fflush(stderr);
+  _exit(2);  // nothing was served yet, so there is nothing to wind down
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -57,10 +65,7 @@ int main(int argc, char** argv) {
   prctl(PR_SET_DUMPABLE, 0);
   if (options.sandbox) prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 
+  if (auto taken = nvr::daemon::take_passed_listener(options); !taken) fail_to_start(taken.error());
   auto control = nvr::daemon::ControlThread::create(std::move(options), block_signals());
-  const nvr::Error error = control ? (*control)->run() : control.error();
-  // At every log level: a daemon that ends without having served says why.
-  std::fprintf(stderr, "nvr-readerd: %s\n", error.message.c_str());
-  std::fflush(stderr);
-  _exit(2);  // nothing was served yet, so there is nothing to wind down
+  fail_to_start(control ? (*control)->run() : control.error());
 }

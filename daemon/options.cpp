@@ -61,8 +61,8 @@ void define(CLI::App& app, Options& options) {
                  "Directory of sample files, named by 16 hex digits (00000003001c1ba6)")
       ->required()
       ->type_name("DIR");
-  app.add_option("--socket", options.socket_path, "Unix socket to listen on; its directory must exist")
-      ->required()
+  app.add_option("--socket", options.socket_path,
+                 "Unix socket to listen on; its directory must exist. Not needed where systemd passes one")
       ->type_name("PATH");
   app.add_option(
          "--engine", options.engine,
@@ -144,6 +144,7 @@ void define(CLI::App& app, Options& options) {
 
 // What no single option can tell by itself.
 void settle(Options& options) {
+  if (options.socket_path.empty() && getenv("LISTEN_FDS") == nullptr) reject("--socket is required");
   if (options.max_clients_per_uid == 0) options.max_clients_per_uid = options.max_clients;
   if (options.max_clients_per_uid > options.max_clients)
     reject("--max-clients-per-uid is more than --max-clients");
@@ -165,6 +166,7 @@ void require_directory(const std::string& path, const char* what) {
 // For --check-config: what the daemon would find out by itself when it starts.
 void check_surroundings(const Options& options) {
   if (!options.wait_for_directory) require_directory(options.directory, "--dir");
+  if (options.socket_path.empty()) return;
   const auto slash = options.socket_path.rfind('/');
   require_directory(slash == std::string::npos ? "." : options.socket_path.substr(0, slash + 1),
                     "the directory of --socket");

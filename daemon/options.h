@@ -12,6 +12,7 @@ enum class DeviceKind { kAuto, kRotational, kSolid };
 struct Options {
   std::string directory;
   std::string socket_path;
+  int passed_listener = -1;  // by systemd: takes the place of socket_path, which is then where it listens
   std::string engine = "mmap";
   std::uint64_t slow_operation_ms = 1000;
   std::uint32_t fail_fast_s = 0;  // 0: never

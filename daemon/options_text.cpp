@@ -41,7 +41,7 @@ const char* name_of(DeviceKind kind) {
 std::string as_config(const Options& options) {
   Lines lines;
   lines.add("dir", options.directory);
-  lines.add("socket", options.socket_path);
+  if (!options.socket_path.empty()) lines.add("socket", options.socket_path);
   lines.add("engine", options.engine);
   lines.add("slow-op-ms", options.slow_operation_ms);
   lines.add("fail-fast", options.fail_fast_s);

@@ -35,7 +35,11 @@ shm::Goodbye goodbye_of(const Error& why) {
 Result<void> Peers::listen(const std::string& path, bool others_may_connect) {
   auto listener = Listener::create(path, others_may_connect);
   if (!listener) return tl::unexpected(listener.error());
-  listener_.emplace(std::move(*listener));
+  return listen(std::move(*listener));
+}
+
+Result<void> Peers::listen(Listener listener) {
+  listener_.emplace(std::move(listener));
   return watch(listener_->fd(), tag_of(kListener), EPOLLIN);
 }
 

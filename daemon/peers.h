@@ -60,6 +60,9 @@ class Peers {
   }
 
   [[nodiscard]] Result<void> listen(const std::string& path, bool others_may_connect);
+  [[nodiscard]] Result<void> listen(Listener listener);
+  // What is to be removed at the end; empty: nothing.
+  [[nodiscard]] const std::string& owned_path() const { return listener_->path(); }
   // Dispatches an event with a tag below kFirstFreeTag.
   void on_event(std::uint64_t tag, std::uint32_t events);
   // Ends overdue handshakes, accepts again after a pause. Call in every round; next_deadline_ns() says when

@@ -232,6 +232,11 @@ Confinement confine_disk_thread(int directory) {
 
 Confinement confine_control_thread(const std::string& socket_path) {
   Confinement done;
+  if (socket_path.empty()) {
+    done.drops_all = keep_capabilities(0);
+    done.landlock_abi = landlock(-1, 0);
+    return done;
+  }
   const auto slash = socket_path.rfind('/');
   const std::string path = slash == std::string::npos ? "." : socket_path.substr(0, slash + 1);
   const shm::UniqueFd directory(open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));

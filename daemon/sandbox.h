@@ -25,7 +25,7 @@ struct Confinement {
 // daemon that could read the files of other users still can (CAP_DAC_READ_SEARCH).
 [[nodiscard]] Confinement confine_disk_thread(int directory);
 
-// Control thread, when it listens: of all files it can remove those beside `socket_path`.
+// Control thread, when it listens: of all files it can remove those beside `socket_path` (empty: none).
 [[nodiscard]] Confinement confine_control_thread(const std::string& socket_path);
 
 // The thread that the metrics server's threads descend from, before it listens: no file can be opened, no TCP

@@ -1,0 +1,76 @@
+// Socket activation by systemd's protocol: the passed socket is used, and stays when the daemon ends.
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+
+#include "tests/support/streams.h"
+
+namespace nvr::test {
+namespace {
+
+using Catch::Matchers::Contains;
+
+constexpr const char* kActivate = "/usr/bin/systemd-socket-activate";
+
+bool is_socket_there(const std::string& path) {
+  return access(path.c_str(), F_OK) == 0;
+}
+
+// systemd's part, by its own tool: it listens, and becomes the daemon at the first connect.
+class Activated {
+ public:
+  Activated(const Site& site, std::vector<std::string> how) : socket_(site.socket()) {
+    std::vector<std::string> argv = {kActivate};
+    argv.insert(argv.end(), how.begin(), how.end());
+    for (const std::string& argument :
+         {std::string("-l"), socket_, path_of_daemon(), std::string("--dir"), site.directory()})
+      argv.push_back(argument);
+    process_.emplace(spawn({.argv = argv, .uid = {}, .max_descriptors = {}}, log_.fd(), log_.fd()));
+    if (!wait_until([&] { return is_socket_there(socket_); })) throw TestFailure("nobody listens: " + log());
+  }
+
+  [[nodiscard]] std::string log() const { return log_.text(); }
+  [[nodiscard]] Process& process() { return *process_; }
+
+ private:
+  std::string socket_;
+  Capture log_;
+  std::optional<Process> process_;
+};
+
+TEST_CASE("a daemon that systemd starts at the first connect serves that client, and leaves the socket") {
+  if (access(kActivate, X_OK) != 0) return skip_or_fail("no systemd-socket-activate");
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 300'000);
+  Activated activated(site, {"--seqpacket"});
+  const auto read = run_program({path_of_cat(), "--socket", site.socket(), "1/1"});
+  CAPTURE(activated.log());
+  CHECK(to_string(read.exit) == "exit 0");
+  CHECK(read.output.size() == file.size);
+  CHECK_THAT(activated.log(), Contains("ready: serving " + site.directory() + " at " + site.socket()));
+  const auto status = run_program({path_of_ctl(), "--socket", site.socket(), "status"});
+  CHECK(to_string(status.exit) == "exit 0");
+  activated.process().signal(SIGTERM);
+  CHECK(activated.process().wait() == Exit{.code = 0, .signal = {}});
+  CHECK(is_socket_there(site.socket()));
+}
+
+TEST_CASE("a passed socket that is of another kind is refused by name") {
+  if (access(kActivate, X_OK) != 0) return skip_or_fail("no systemd-socket-activate");
+  const Site site;
+  Activated activated(site, {});  // a stream socket
+  const shm::UniqueFd client(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  site.socket().copy(address.sun_path, sizeof(address.sun_path) - 1);
+  REQUIRE(connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0);
+  CHECK(activated.process().wait() == Exit{.code = 2, .signal = {}});
+  CHECK_THAT(activated.log(), Contains("ListenSequentialPacket="));
+  CHECK(is_socket_there(site.socket()));
+}
+
+}  // namespace
+}  // namespace nvr::test
