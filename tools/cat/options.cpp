@@ -79,15 +79,15 @@ tl::expected<CatOptions, int> parse_cat_options(int argc, char** argv) {
       app.add_option("--resume", resume_s,
                      "Go on where it was when the daemon is restarted; give up after so long without one")
           ->option_text("SECONDS");
-  app.add_option("--priority", priority, "How urgent the reads are: live, playback, export or scrub")
+  app.add_option("--priority", priority, "How urgent the reads are (default: playback)")
       ->check(CLI::IsMember(kPriorities))
-      ->option_text("PRIORITY");
+      ->option_text("live|playback|export|scrub");
   app.add_option(
          "--cache", cache,
          "What reading leaves in the daemon's page cache: normal, drop (what was there before, for exports)\n"
          "or direct (nothing, it goes past it; needs --engine io_uring)")
       ->check(CLI::IsMember(kCachePolicies))
-      ->option_text("POLICY");
+      ->option_text("normal|drop|direct");
   if (const auto code = parse_command_line(app, argc, argv)) return tl::unexpected(*code);
 
   const auto recording = RecordingId::parse(id);

@@ -67,11 +67,10 @@ void add_model(CLI::App& app, DiskOptions& disk, std::uint64_t& capacity_bytes) 
   group(add_parsed(app, "--capacity", capacity_bytes, parse_size,
                    "Size of the disk, which seeks are measured by (image: its size; directory: 1T)"),
         "SIZE");
-  group(app.add_option("--queue", disk.queue.policy,
-                       "Which request is next: elevator (the default), nearest or fifo")
+  group(app.add_option("--queue", disk.queue.policy, "Which request is next (default: elevator)")
             ->transform(CLI::Transformer(kPolicies))
             ->check(CLI::IsMember({Policy::kElevator, Policy::kNearest, Policy::kFifo})),
-        "POLICY");
+        "elevator|nearest|fifo");
   group(app.add_option("--queue-depth", disk.queue.depth, "Requests that it can choose from (32)")
             ->check(CLI::PositiveNumber),
         "N");
