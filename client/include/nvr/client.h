@@ -100,6 +100,33 @@ class NVR_PUBLIC Chunk {
   std::uint32_t slot_ = 0;
 };
 
+// The iterator of `for (auto& chunk : stream)`, of Stream and of Playlist (nvr/playlist.h). One pass.
+struct ChunkEnd {};
+template <class Source>
+class ChunkIterator {
+ public:
+  using value_type = Result<Chunk>;
+  using difference_type = std::ptrdiff_t;
+  using iterator_concept = std::input_iterator_tag;
+
+  explicit ChunkIterator(Source& source) : source_(&source), current_(source.next()) {}
+
+  Result<Chunk>& operator*() const { return *current_; }
+  Result<Chunk>* operator->() const { return &*current_; }
+  ChunkIterator& operator++() {
+    const bool failed = !current_->has_value();
+    current_.reset();  // gives the slot back before waiting for the next one
+    if (!failed) current_ = source_->next();
+    return *this;
+  }
+  void operator++(int) { ++*this; }
+  friend bool operator==(const ChunkIterator& it, ChunkEnd) { return !it.current_.has_value(); }
+
+ private:
+  Source* source_;
+  mutable std::optional<Result<Chunk>> current_;
+};
+
 // One range of one recording, in order. Reading starts when the stream is opened, not at the first next().
 // Movable. Dropping it closes it; the chunks taken from it stay valid.
 class NVR_PUBLIC Stream {
@@ -133,8 +160,8 @@ class NVR_PUBLIC Stream {
 
   // for (auto& chunk : stream): every Result<Chunk>, the error included, until the stream has ended. One
   // pass. Skips nothing and retries nothing: the loop ends after a ResourceExhausted too.
-  class Iterator;
-  struct End {};
+  using Iterator = ChunkIterator<Stream>;
+  using End = ChunkEnd;
   [[nodiscard]] Iterator begin();
   [[nodiscard]] End end() const { return {}; }
 
@@ -143,30 +170,6 @@ class NVR_PUBLIC Stream {
   explicit Stream(std::unique_ptr<internal::StreamReader> reader);
 
   std::unique_ptr<internal::StreamReader> reader_;
-};
-
-class Stream::Iterator {
- public:
-  using value_type = Result<Chunk>;
-  using difference_type = std::ptrdiff_t;
-  using iterator_concept = std::input_iterator_tag;
-
-  explicit Iterator(Stream& stream) : stream_(&stream), current_(stream.next()) {}
-
-  Result<Chunk>& operator*() const { return *current_; }
-  Result<Chunk>* operator->() const { return &*current_; }
-  Iterator& operator++() {
-    const bool failed = !current_->has_value();
-    current_.reset();  // gives the slot back before waiting for the next one
-    if (!failed) current_ = stream_->next();
-    return *this;
-  }
-  void operator++(int) { ++*this; }
-  friend bool operator==(const Iterator& it, End) { return !it.current_.has_value(); }
-
- private:
-  Stream* stream_;
-  mutable NextResult current_;
 };
 
 inline Stream::Iterator Stream::begin() {
@@ -230,6 +233,7 @@ class NVR_PUBLIC Client {
   [[nodiscard]] DiskStatus disk_status() const;
 
  private:
+  friend class Playlist;
   explicit Client(std::shared_ptr<internal::Session> session);
 
   std::shared_ptr<internal::Session> session_;
