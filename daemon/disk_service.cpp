@@ -46,7 +46,7 @@ DiskService::DiskService(Engine& engine, DiskStatistics& statistics, InFlight& i
       operations_(kMaxOperations),
       plan_(make_plan(setup)),
       lanes_(setup.reserve_percent, kStuckMs * shm::kMillisecond, !setup.fifo),
-      context_{scheduler_, operations_, engine_, statistics_, plan_ ? &*plan_ : nullptr} {}
+      context_{scheduler_, operations_, engine_, statistics_, growth_, plan_ ? &*plan_ : nullptr} {}
 
 void DiskService::attach(Connection& connection) {
   connection.attach(context_);
@@ -110,6 +110,10 @@ void DiskService::take_command(ServedStream& stream, const shm::Command& command
     offence = stream.close(command.generation);
     return;
   }
+  if (command.opcode == shm::Opcode::kFinish) {
+    offence = stream.finish(command.generation, shm::now_ns());
+    return;
+  }
   // What is held of generations before may have come back while the stream was idle.
   if (!stream.take_credit()) {
     offence = "return of a slot that was not lent";
@@ -134,6 +138,17 @@ bool DiskService::take_credit() {
     any = true;
   });
   return any;
+}
+
+// Streams that follow a recording which is still being written. A look does not wait for the disk; one a
+// call.
+bool DiskService::look_for_growth() {
+  if (growth_.due_ns() == 0) return false;
+  const std::uint64_t now_ns = shm::now_ns();
+  Follower* const next = growth_.next(now_ns);
+  if (next == nullptr) return false;
+  static_cast<ServedStream&>(*next).look_for_growth(now_ns);
+  return true;
 }
 
 // ---- The disk

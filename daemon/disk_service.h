@@ -15,6 +15,7 @@
 #include "daemon/disk_messages.h"
 #include "daemon/disk_probe.h"
 #include "daemon/engine.h"
+#include "daemon/growth.h"
 #include "daemon/in_flight.h"
 #include "daemon/io_priority.h"
 #include "daemon/lanes.h"
@@ -50,6 +51,7 @@ class DiskService {
   bool take_credit();
   bool submit_operation();
   bool reap_completions();
+  bool look_for_growth();
 
   // For tests: when nothing is open, nothing may be in use.
   [[nodiscard]] std::size_t operations_in_use() const { return operations_.in_use(); }
@@ -62,6 +64,8 @@ class DiskService {
   [[nodiscard]] std::uint64_t paused_until_ns() const {
     return plan_ && !plan_->visits.empty() ? lanes_.paused_until_ns() : 0;
   }
+  // When to come again, though nothing has happened, to look whether a recording has grown; 0: never.
+  [[nodiscard]] std::uint64_t growth_due_ns() const { return growth_.due_ns(); }
   // Does any stream wait for its reader to give slots back?
   [[nodiscard]] bool has_starved() const { return scheduler_.has_starved(); }
 
@@ -91,6 +95,7 @@ class DiskService {
   Setup setup_;
   Tell tell_;
   Scheduler scheduler_;
+  GrowthWatch growth_;
   OperationPool operations_;
   std::optional<VisitPlan> plan_;  // of a spinning disk
   Lanes lanes_;

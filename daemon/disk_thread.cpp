@@ -88,6 +88,7 @@ bool DiskThread::serve() {
   bool busy = take_all();
   busy |= service_->submit_operation();
   busy |= service_->reap_completions();
+  busy |= service_->look_for_growth();
   service_->probe_if_stuck();
   if (busy) update_activity();
   if (auto failure =
@@ -208,6 +209,15 @@ void DiskThread::sleep() {
 // For how long to sleep, if nothing happens.
 int DiskThread::timeout_ms() const {
   const std::uint64_t now_ns = shm::now_ns();
+  const int rest_ms = rest_ms_at(now_ns);
+  const std::uint64_t due_ns = service_->growth_due_ns();
+  if (due_ns == 0) return rest_ms;
+  const auto growth_ms = static_cast<int>(due_ns > now_ns ? (due_ns - now_ns) / shm::kMillisecond + 1 : 0);
+  return rest_ms < 0 ? growth_ms : std::min(rest_ms, growth_ms);
+}
+
+// The same, but for recordings that grow.
+int DiskThread::rest_ms_at(std::uint64_t now_ns) const {
   if (const std::uint64_t until_ns = service_->paused_until_ns(); until_ns > now_ns)
     return static_cast<int>((until_ns - now_ns) / shm::kMillisecond + 1);
   if (muted_ > 0) return kMutedPollMs;

@@ -84,6 +84,7 @@ class DiskThread {
   bool take_mail();
   void sleep();
   [[nodiscard]] int timeout_ms() const;
+  [[nodiscard]] int rest_ms_at(std::uint64_t now_ns) const;
   bool spin();
 
   // Takes whatever there is from outside; the first half of serve(), and the look of one who is about to

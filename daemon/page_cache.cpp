@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -61,13 +60,6 @@ std::uint64_t resident_end(SampleFile& file, std::uint64_t offset, std::uint64_t
 bool begins_in_memory(const SampleFile& file) {
   const std::uint64_t length = std::min(file.end - file.begin, kResidencyWindow);
   return presence_of(file.fd.get(), file.begin, length).value_or(Presence::kAll) == Presence::kAll;
-}
-
-// The file's size now, as far as this machine knows: without asking a server or the disk.
-std::int64_t size_of(const SampleFile& file) {
-  struct statx st = {};
-  if (statx(file.fd.get(), "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE, &st) != 0) return -errno;
-  return static_cast<std::int64_t>(st.stx_size);
 }
 
 }  // namespace
@@ -158,7 +150,7 @@ std::int64_t PageCache::read_mapped(Operation& operation, std::uint64_t end) {
     at += copied;
     if (copied < length) break;
   }
-  const std::int64_t size = size_of(file);
+  const std::int64_t size = SampleDir::size_now(file);
   if (size < 0) return size;
   const auto valid_end = std::min(at, static_cast<std::uint64_t>(size));
   if (valid_end > begin) return static_cast<std::int64_t>(valid_end - begin);

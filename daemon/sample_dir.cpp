@@ -44,6 +44,12 @@ int SampleDir::open_recording(RecordingId id, SampleFile& file) const {
   return describe(file);
 }
 
+std::int64_t SampleDir::size_now(const SampleFile& file) {
+  struct statx st = {};
+  if (statx(file.fd.get(), "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE, &st) != 0) return -errno;
+  return static_cast<std::int64_t>(st.stx_size);
+}
+
 int SampleDir::describe(SampleFile& file) {
   // An open file's inode is in memory; DONT_SYNC keeps file systems in user space and on networks from asking
   // again.

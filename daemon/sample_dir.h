@@ -76,6 +76,8 @@ class SampleDir {
   // `file.fd` afterwards. describe() returns 0 or a negative errno, and does not wait for the disk.
   [[nodiscard]] static open_how how_to_open();
   [[nodiscard]] static int describe(SampleFile& file);
+  // The size of an open file now, or a negative errno; likewise without asking a server or the disk.
+  [[nodiscard]] static std::int64_t size_now(const SampleFile& file);
 
   [[nodiscard]] int fd() const { return fd_.get(); }
   [[nodiscard]] std::uint64_t device() const { return device_; }

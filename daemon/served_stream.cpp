@@ -81,6 +81,8 @@ std::optional<const char*> ServedStream::open(const shm::Command& command, std::
   command_ = command;
   opened_ns_ = now_ns;
   state_ = State::kQueued;
+  growth_ = Growth();
+  is_told_finished_ = false;
   first_published_ = opened_ = false;
   connection_->stream_opened();
   if (command.begin > INT64_MAX || command.end > INT64_MAX) {
@@ -97,6 +99,16 @@ std::optional<const char*> ServedStream::open(const shm::Command& command, std::
 std::optional<const char*> ServedStream::close(std::uint32_t generation) {
   if (generation != generation_) return "CLOSE of a generation that is not the last one";
   if (state_ != State::kIdle && state_ != State::kEnding) end_with({.kind = DescriptorKind::kClosed});
+  return std::nullopt;
+}
+
+std::optional<const char*> ServedStream::finish(std::uint32_t generation, std::uint64_t now_ns) {
+  if (generation != generation_) return "FINISH of a generation that is not the last one";
+  if (state_ == State::kIdle || state_ == State::kEnding) return std::nullopt;
+  if ((command_.flags & shm::kOpenFollow) == 0) return "FINISH of a stream that follows nothing";
+  is_told_finished_ = true;  // perhaps the file has not been opened yet
+  growth_.finish();
+  if (waits_for_growth()) context_->growth.add(*this, now_ns, true);
   return std::nullopt;
 }
 
@@ -192,7 +204,7 @@ void ServedStream::account_ahead() {
 
 // Who has something to read and no room for it waits for its reader, not for the disk.
 void ServedStream::account_waiting() {
-  const bool has_room = reading_ > 0 || free_ != 0;
+  const bool has_room = reading_ > 0 || (free_ != 0 && !waits_for_growth());
   const bool waits =
       state_ == State::kQueued || state_ == State::kOpening || (state_ == State::kReading && has_room);
   if (std::exchange(accounted_waiting_, waits) == waits) return;
@@ -323,8 +335,17 @@ void ServedStream::on_opened(Operation& operation) {
   file_->window = {connection_->read_view().slot(index_, 0),
                    std::size_t{connection_->geometry().slots} * kSlotBytes};
   const bool to_end = (command_.flags & shm::kOpenToEnd) != 0;
+  const bool follows = (command_.flags & shm::kOpenFollow) != 0;
+  const std::uint64_t now_ns = shm::now_ns();
   file_->begin = command_.begin;
   file_->end = to_end ? file_->size : command_.end;
+  if (follows && file_->begin <= file_->size) {
+    growth_ =
+        Growth(file_->begin, to_end ? UINT64_MAX : command_.end, file_->size, command_.quiet_ms, now_ns);
+    if (is_told_finished_) growth_.finish();
+    file_->end = growth_.readable_end();
+    file_->is_counted = true;  // a map of it would be of what it was
+  }
   if (file_->begin > file_->end || file_->end > file_->size)
     return end_with(error_descriptor(Code::kOutOfRange, Detail::kRangeBeyondEnd, 0, 0, file_->size));
   put({.kind = DescriptorKind::kOpened,
@@ -332,14 +353,15 @@ void ServedStream::on_opened(Operation& operation) {
        .file_inode = file_->inode,
        .file_size = file_->size,
        .file_mtime_ns = file_->mtime_ns});
-  if ((command_.flags & shm::kOpenStatOnly) != 0 || file_->begin == file_->end)
+  if ((command_.flags & shm::kOpenStatOnly) != 0 || (file_->begin == file_->end && !growth_.goes_on()))
     return end_with({.kind = DescriptorKind::kEnd});
   state_ = State::kReading;
   next_ = file_->begin;
   ramp_ = 1;
-  ahead_.start(file_->begin, file_->end, shm::now_ns());
+  ahead_.start(file_->begin, file_->end, now_ns);
   visit_ramp_ = kFirstVisitBytes;
-  if (free_ == 0)
+  if (waits_for_growth()) context_->growth.add(*this, now_ns, true);
+  if (free_ == 0 || waits_for_growth())
     return publish();  // no chunk can follow: that every slot is still held is the reader's news
   // Nobody is woken for this: the first chunk follows, or an error, and either wakes. Who looks sees it.
   descriptors_.publish();
@@ -369,8 +391,43 @@ void ServedStream::publish_in_order() {
       return;
     }
   }
-  if (reads_.empty() && next_ >= file_->end) return end_with({.kind = DescriptorKind::kEnd});
+  if (reads_.empty() && next_ >= file_->end) {
+    if (!growth_.goes_on()) return end_with({.kind = DescriptorKind::kEnd});
+    context_->growth.add(*this, shm::now_ns(), is_told_finished_);
+  }
   if (published) publish();
+}
+
+// Has all been read that there was of a file that grows?
+bool ServedStream::waits_for_growth() const {
+  return state_ == State::kReading && growth_.goes_on() && next_ >= file_->end && in_flight_ == 0;
+}
+
+void ServedStream::look_for_growth(std::uint64_t now_ns) {
+  if (!waits_for_growth()) {  // something that was brought in in vain has not come yet
+    if (state_ == State::kReading && growth_.goes_on()) context_->growth.add(*this, now_ns);
+    return;
+  }
+  const std::int64_t size = SampleDir::size_now(*file_);
+  if (size < 0) {
+    const int error = static_cast<int>(-size);
+    return end_with(error_descriptor(code_from_errno(error), Detail::kReadFailed, error, next_, file_->size));
+  }
+  const auto there = static_cast<std::uint64_t>(size);
+  if (there < file_->size)
+    return end_with(error_descriptor(Code::kDataLoss, Detail::kTruncated, 0, there, there));
+  growth_.look(there, now_ns);
+  file_->size = there;
+  file_->end = growth_.readable_end();
+  if (file_->map != nullptr && file_->map->size() < file_->end) file_->map = nullptr;  // it grew
+  if (next_ < file_->end) {
+    ahead_.start(next_, file_->end, now_ns);  // what has just been written is in memory
+    reschedule(now_ns);
+  } else if (growth_.goes_on()) {
+    context_->growth.add(*this, now_ns);
+  } else {
+    end_with({.kind = DescriptorKind::kEnd});
+  }
 }
 
 void ServedStream::publish_complete_slots(Operation& operation) {
@@ -428,6 +485,7 @@ void ServedStream::publish() {
 void ServedStream::end_with(const Descriptor& terminal) {
   Scheduler::remove(*this);
   Visits::remove(*this);
+  GrowthWatch::remove(*this);
   terminal_ = terminal;
   state_ = State::kEnding;
   account_ahead();

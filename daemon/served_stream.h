@@ -15,6 +15,7 @@
 #include <optional>
 
 #include "daemon/engine.h"
+#include "daemon/growth.h"
 #include "daemon/operation.h"
 #include "daemon/read_ahead.h"
 #include "daemon/scheduler.h"
@@ -34,10 +35,11 @@ struct DiskContext {
   OperationPool& operations;
   Engine& engine;
   DiskStatistics& statistics;
+  GrowthWatch& growth;
   VisitPlan* plan;  // of a spinning disk, else null: reads go to the disk as they come
 };
 
-class ServedStream : public Schedulable, public Visitor {
+class ServedStream : public Schedulable, public Visitor, public Follower {
  public:
   // `connection` outlives the stream. `context` is given at attach, before any other call.
   ServedStream(Connection& connection, std::uint32_t index);
@@ -47,6 +49,7 @@ class ServedStream : public Schedulable, public Visitor {
   // state.
   [[nodiscard]] std::optional<const char*> open(const shm::Command& command, std::uint64_t now_ns);
   [[nodiscard]] std::optional<const char*> close(std::uint32_t generation);
+  [[nodiscard]] std::optional<const char*> finish(std::uint32_t generation, std::uint64_t now_ns);
   // The connection ends: as close(), with nothing published any more.
   void abandon();
 
@@ -54,6 +57,9 @@ class ServedStream : public Schedulable, public Visitor {
   [[nodiscard]] bool take_credit();
   // Puts the stream where it now belongs in the scheduler.
   void reschedule(std::uint64_t now_ns);
+
+  // The stream has read all there was, and its time to look for more has come.
+  void look_for_growth(std::uint64_t now_ns);
 
   // The stream's turn has come: makes `operation` its open, its next read, or what is brought in before its
   // first.
@@ -94,6 +100,7 @@ class ServedStream : public Schedulable, public Visitor {
   void prepare_read(Operation& operation, std::uint32_t most_slots);
   void on_missing(Operation& operation);
   void on_opened(Operation& operation);
+  [[nodiscard]] bool waits_for_growth() const;
   void publish_complete_slots(Operation& operation);
   void publish_in_order();
   void put(const shm::Descriptor& content);
@@ -124,6 +131,8 @@ class ServedStream : public Schedulable, public Visitor {
   bool first_published_ = false;
   bool opened_ = false;  // OPENED has been published
   boost::intrusive::list<Operation, boost::intrusive::constant_time_size<false>> reads_;  // in file order
+  Growth growth_;                  // goes on only while a growing file is followed
+  bool is_told_finished_ = false;  // FINISH has been taken
   ReadAhead ahead_;
   std::uint64_t accounted_ahead_ = 0;  // in the plan's sum
   bool accounted_waiting_ = false;     // in the statistics

@@ -24,10 +24,12 @@
 //
 // Indices       free-running u32, starting at `first_index`; ring positions are `index & (capacity - 1)`.
 //               What is pending is always `published - seen`, and it is never more than the capacity.
-// Commands      OPEN{generation} then CLOSE{generation}, per stream. Generations of a stream count up by one
+// Commands      OPEN{generation}, FINISH{generation} if that follows a growing file, then CLOSE{generation},
+//               per stream. Generations of a stream count up by one
 // from
 //               first_index + 1. OPEN is legal only after the client has taken the terminal descriptor of the
-//               generation before. A CLOSE that meets its terminal on the way is ignored.
+//               generation before. A CLOSE or FINISH that meets its terminal on the way is
+//               ignored.
 // Descriptors   of a generation: at most one OPENED, then chunks in file order, then exactly one terminal.
 // Credit        a slot is lent by a CHUNK descriptor and comes back by its number through the return ring.
 // Wakes         each of the three sleepers (stream in futex wait, client in an event loop, disk thread in
@@ -164,12 +166,20 @@ inline constexpr std::size_t kMaxMessageBytes = sizeof(StatusPart);
 // ---- Commands (W, client -> disk thread)
 // -----------------------------------------------------------------------
 
-enum class Opcode : std::uint32_t { kOpen = 1, kClose = 2 };
+enum class Opcode : std::uint32_t {
+  kOpen = 1,
+  kClose = 2,
+  kFinish = 3,  // the file that the stream follows is complete: what is there is delivered, then END
+};
 
 inline constexpr std::uint16_t kOpenToEnd =
     1;  // `end` is 0; the range ends where the file ends when it is opened
 inline constexpr std::uint16_t kOpenStatOnly = 2;  // OPENED, then END; no chunk is read
-inline constexpr std::uint16_t kOpenKnownFlags = kOpenToEnd | kOpenStatOnly;
+// The file is still being written. The range may end beyond it, or with kOpenToEnd nowhere; it is delivered
+// as the file grows, in whole chunks, until the range ends, FINISH comes, or the file has not grown for
+// `quiet_ms`: then comes what is left, and END. Not with kOpenStatOnly, nor with CachePolicy::kDirect.
+inline constexpr std::uint16_t kOpenFollow = 4;
+inline constexpr std::uint16_t kOpenKnownFlags = kOpenToEnd | kOpenStatOnly | kOpenFollow;
 
 struct Command {
   Opcode opcode{};
@@ -181,11 +191,12 @@ struct Command {
   std::uint64_t recording = 0;  // composite id
   std::uint64_t begin = 0;      // bytes; begin < end unless kOpenToEnd
   std::uint64_t end = 0;        // exclusive
-  std::uint64_t reserved[3] = {};
+  std::uint64_t quiet_ms = 0;   // with kOpenFollow, at least 1 (UINT64_MAX: for ever); else 0
+  std::uint64_t reserved[2] = {};
 };
 static_assert(sizeof(Command) == 64 && std::is_trivially_copyable_v<Command>);
 static_assert(offsetof(Command, priority) == 12 && offsetof(Command, recording) == 16 &&
-              offsetof(Command, end) == 32);
+              offsetof(Command, end) == 32 && offsetof(Command, quiet_ms) == 40);
 
 // A place in the command ring. Eight words, so that the daemon's copy reads each of them exactly once.
 struct alignas(64) CommandCell {
@@ -321,9 +332,9 @@ struct Geometry {
 
   // Not yet taken by the client are at most: every lent slot's chunk, one OPENED, one terminal.
   [[nodiscard]] constexpr std::uint32_t descriptor_capacity() const { return 2 * slots; }
-  // Not yet taken by the daemon are at most, per stream: CLOSE of a generation that has just ended by itself,
-  // OPEN and CLOSE of the next. Four rather than three per stream, for the power of two.
-  [[nodiscard]] constexpr std::uint32_t command_capacity() const { return std::bit_ceil(4 * streams); }
+  // Not yet taken by the daemon are at most, per stream: FINISH and CLOSE of a generation that has just ended
+  // by itself, OPEN, FINISH and CLOSE of the next. Eight rather than five per stream, for the power of two.
+  [[nodiscard]] constexpr std::uint32_t command_capacity() const { return std::bit_ceil(8 * streams); }
 
   [[nodiscard]] constexpr std::uint64_t publication_bytes() const {
     return sizeof(PublicationHeader) + std::uint64_t{descriptor_capacity()} * sizeof(Descriptor);

@@ -70,6 +70,11 @@ nvr::Deadline deadline_of(std::int64_t timeout_ms) {
   return now + std::chrono::milliseconds(timeout_ms);
 }
 
+// NVR_FOREVER is for ever.
+std::chrono::milliseconds milliseconds_of(std::int64_t ms) {
+  return ms < 0 ? std::chrono::milliseconds::max() : std::chrono::milliseconds(ms);
+}
+
 int give_info(const nvr::Result<nvr::RecordingInfo>& result, nvr_info* info, nvr_error** error) {
   if (!result) {
     report(error, result.error());
@@ -120,8 +125,7 @@ nvr_client* nvr_connect(const char* socket_path, const nvr_options* options, nvr
     if (given.streams != 0) wanted.streams = given.streams;
     if (given.slots_per_stream != 0) wanted.slots_per_stream = given.slots_per_stream;
     if (given.timeout_ms != 0) wanted.timeout = std::chrono::milliseconds(given.timeout_ms);
-    wanted.resume =
-        given.resume_ms < 0 ? std::chrono::milliseconds::max() : std::chrono::milliseconds(given.resume_ms);
+    wanted.resume = milliseconds_of(given.resume_ms);
     auto client = nvr::Client::connect(socket_path, wanted);
     if (client) return new nvr_client{std::move(*client)};
     report(error, client.error());
@@ -155,16 +159,23 @@ void nvr_get_disk_status(const nvr_client* client, nvr_disk_status* status) {
 
 nvr_stream* nvr_open(nvr_client* client, const nvr_request* request, nvr_error** error) {
   return guard(error, static_cast<nvr_stream*>(nullptr), [&]() -> nvr_stream* {
-    if (request->priority < NVR_LIVE || request->priority > NVR_SCRUB || request->cache < NVR_CACHE_NORMAL ||
-        request->cache > NVR_CACHE_DIRECT) {
+    if (request->size < sizeof(request->size)) {
+      report(error, {.code = nvr::Code::kInvalidArgument, .message = "nvr_request.size is not set"});
+      return nullptr;
+    }
+    nvr_request given = {};  // a caller of an older version knows fewer fields
+    std::memcpy(&given, request, std::min(request->size, sizeof(given)));
+    if (given.priority < NVR_LIVE || given.priority > NVR_SCRUB || given.cache < NVR_CACHE_NORMAL ||
+        given.cache > NVR_CACHE_DIRECT) {
       report(error, {.code = nvr::Code::kInvalidArgument, .message = "unknown priority or cache policy"});
       return nullptr;
     }
-    auto stream = client->client.open({.recording = nvr::RecordingId::from_composite(request->recording),
-                                       .begin = request->begin,
-                                       .end = request->end,
-                                       .priority = static_cast<nvr::Priority>(request->priority),
-                                       .cache = static_cast<nvr::CachePolicy>(request->cache)});
+    auto stream = client->client.open({.recording = nvr::RecordingId::from_composite(given.recording),
+                                       .begin = given.begin,
+                                       .end = given.end,
+                                       .priority = static_cast<nvr::Priority>(given.priority),
+                                       .cache = static_cast<nvr::CachePolicy>(given.cache),
+                                       .follow = milliseconds_of(given.follow_ms)});
     if (stream) return new nvr_stream{.stream = std::move(*stream), .next_chunk = {}, .next_error = {}};
     report(error, stream.error());
     return nullptr;
@@ -204,6 +215,9 @@ void nvr_cancel(nvr_stream* stream) {
 }
 void nvr_close(nvr_stream* stream) {
   stream->stream.close();
+}
+void nvr_finish(nvr_stream* stream) {
+  stream->stream.finish();
 }
 
 int nvr_stream_info(nvr_stream* stream, int64_t timeout_ms, nvr_info* info, nvr_error** error) {

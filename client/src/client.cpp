@@ -72,6 +72,9 @@ Result<RecordingInfo> Stream::info(Deadline deadline) {
 void Stream::cancel() {
   reader_->stop(Code::kCancelled);
 }
+void Stream::finish() {
+  reader_->finish();
+}
 void Stream::close() {
   reader_->stop(Code::kOk);
 }
@@ -103,6 +106,10 @@ Result<std::unique_ptr<StreamReader>> open_reader(const std::shared_ptr<internal
   constexpr auto kMaxOffset = static_cast<std::uint64_t>(INT64_MAX);
   if (session->is_foreign())
     return fail(Code::kFailedPrecondition, "a connection cannot be used in a child of its process");
+  if (request.follow.count() > 0 && request.cache == CachePolicy::kDirect)
+    return fail(Code::kInvalidArgument,
+                "recording " + to_string(request.recording) +
+                    " cannot be followed past the page cache: use cache policy normal or drop");
   if (request.begin >= request.end) return std::make_unique<StreamReader>(session, request, std::nullopt);
   if (request.begin > kMaxOffset || (request.end > kMaxOffset && request.end != kToEnd))
     return std::make_unique<StreamReader>(

@@ -227,6 +227,11 @@ void Connection::post_close(std::uint32_t index) {
   post({.opcode = shm::Opcode::kClose, .stream = index, .generation = channels_[index].generation});
 }
 
+void Connection::post_finish(std::uint32_t index) {
+  const std::scoped_lock lock(mutex_);
+  post({.opcode = shm::Opcode::kFinish, .stream = index, .generation = channels_[index].generation});
+}
+
 void Connection::post(const shm::Command& command) {
   commands_.put(command);
   ring();

@@ -137,6 +137,7 @@ class Connection {
   // Posts OPEN with the channel's next generation, which it returns. Precondition: the caller's, kActive.
   std::uint32_t post_open(std::uint32_t channel, shm::Command command);
   void post_close(std::uint32_t channel);
+  void post_finish(std::uint32_t channel);
   // The stream has taken its terminal, gave the channel up before that, or never started it.
   void free_channel(std::uint32_t channel);
   void abandon_channel(std::uint32_t channel);

@@ -35,6 +35,13 @@ std::uint64_t initial_spin_ns() {
   return spin_ns;
 }
 
+std::uint64_t quiet_ms_of(const OpenRequest& request) {
+  if (request.follow.count() <= 0) return 0;
+  return request.follow == std::chrono::milliseconds::max()
+             ? UINT64_MAX
+             : static_cast<std::uint64_t>(request.follow.count());
+}
+
 Error foreign_error() {
   return {.code = Code::kFailedPrecondition, .message = "a stream cannot be used in a child of its process"};
 }
@@ -69,9 +76,10 @@ StreamReader::~StreamReader() {
 void StreamReader::start() {
   const std::scoped_lock lock(stop_mutex_);
   if (stopped_.load() != Code::kUnknown) return;
-  const bool to_end = request_.end == kToEnd && !info_;
+  const bool to_end = request_.end == kToEnd && (!info_ || follows());
   const auto flags =
-      static_cast<std::uint16_t>((to_end ? shm::kOpenToEnd : 0) | (stat_only_ ? shm::kOpenStatOnly : 0));
+      static_cast<std::uint16_t>((to_end ? shm::kOpenToEnd : 0) | (stat_only_ ? shm::kOpenStatOnly : 0) |
+                                 (follows() ? shm::kOpenFollow : 0));
   generation_ = connection_->post_open(channel_, {.priority = request_.priority,
                                                   .cache = request_.cache,
                                                   .flags = flags,
@@ -79,9 +87,18 @@ void StreamReader::start() {
                                                   .begin = position_,
                                                   .end = to_end  ? 0
                                                          : info_ ? end_
-                                                                 : request_.end});
+                                                                 : request_.end,
+                                                  .quiet_ms = quiet_ms_of(request_)});
+  if (is_finished_) connection_->post_finish(channel_);
   is_open_ = true;
   phase_ = Phase::kOpening;
+}
+
+void StreamReader::finish() {
+  if (session_->is_foreign() || !follows()) return;
+  const std::scoped_lock lock(stop_mutex_);
+  if (std::exchange(is_finished_, true)) return;
+  if (is_open_) connection_->post_finish(channel_);
 }
 
 void StreamReader::stop(Code code) {
@@ -203,7 +220,7 @@ Stream::NextResult StreamReader::take_opened(const shm::Descriptor& descriptor) 
                             .mtime_ns = descriptor.file_mtime_ns};
   if (!info_) {
     info_ = found;
-    end_ = request_.end == kToEnd ? found.size : request_.end;
+    end_ = request_.end == kToEnd && !follows() ? found.size : request_.end;
   } else if (found.device != info_->device || found.inode != info_->inode) {
     leave_channel(false);
     return end(changed_error("it is another file now"));
@@ -211,19 +228,24 @@ Stream::NextResult StreamReader::take_opened(const shm::Descriptor& descriptor) 
     leave_channel(false);
     return end(changed_error("it has " + std::to_string(found.size) + " bytes now"));
   }
-  if (position_ > end_ || end_ > found.size) return fail_broken("a file that does not hold the range");
+  if (position_ > end_ || (follows() ? position_ : end_) > found.size)
+    return fail_broken("a file that does not hold the range");
   phase_ = Phase::kReading;
+  is_at_rest_ = false;
   return std::nullopt;
 }
 
 // Exactly the bytes that come next, in a slot that exists, or the daemon cannot be trusted with this stream.
 Stream::NextResult StreamReader::take_chunk(const shm::Descriptor& descriptor) {
-  const std::uint64_t left = end_ - position_;
-  if (descriptor.slot >= connection_->geometry().slots || descriptor.offset != position_ || left == 0 ||
-      descriptor.length != std::min<std::uint64_t>(left, shm::kSlotBytes))
+  const std::uint64_t most = std::min<std::uint64_t>(end_ - position_, shm::kSlotBytes);
+  // A recording that is followed may end anywhere, but nowhere twice.
+  const bool fits = follows() ? descriptor.length <= most && !is_at_rest_ : descriptor.length == most;
+  if (descriptor.slot >= connection_->geometry().slots || descriptor.offset != position_ ||
+      descriptor.length == 0 || !fits)
     return fail_broken("a chunk that is not the next one");
   NVR_STEP("client.chunk_taken");
   position_ += descriptor.length;
+  is_at_rest_ = descriptor.length < shm::kSlotBytes;
   channel().held.fetch_add(1, std::memory_order_relaxed);
   return Result<Chunk>(Chunk(connection_, channel_, descriptor.slot,
                              connection_->slot_bytes(channel_, descriptor.slot, descriptor.length),
@@ -231,7 +253,7 @@ Stream::NextResult StreamReader::take_chunk(const shm::Descriptor& descriptor) {
 }
 
 Stream::NextResult StreamReader::take_terminal(const shm::Descriptor& descriptor) {
-  const bool is_complete = phase_ == Phase::kReading && is_delivered();
+  const bool is_complete = phase_ == Phase::kReading && (is_delivered() || follows());
   const bool is_shorter =
       phase_ == Phase::kOpening && info_ && descriptor.detail == shm::Detail::kRangeBeyondEnd;
   leave_channel(true);

@@ -32,6 +32,7 @@ class StreamReader {
   [[nodiscard]] Result<RecordingInfo> info(std::uint64_t deadline_ns);
   // Any thread.
   void stop(Code code);
+  void finish();
 
  private:
   enum class Phase : std::uint8_t {
@@ -61,6 +62,7 @@ class StreamReader {
   [[nodiscard]] std::optional<Error> sleep(std::uint64_t deadline_ns);
   [[nodiscard]] bool has_news();
   [[nodiscard]] bool spin();
+  [[nodiscard]] bool follows() const { return request_.follow.count() > 0; }
   [[nodiscard]] bool is_delivered() const;
   [[nodiscard]] bool must_give_back() const;
   [[nodiscard]] Error window_error() const;
@@ -80,9 +82,10 @@ class StreamReader {
   std::optional<RecordingInfo> info_;  // from the first OPENED
   std::uint32_t generation_ = 0;
   std::uint64_t position_ = 0;  // of the next chunk in the file
-  std::uint64_t end_ = 0;       // of the range; known from OPENED on
+  std::uint64_t end_ = 0;       // of the range; known from OPENED on, kToEnd while a recording is followed
   std::uint64_t spin_ns_ = 0;
   std::uint32_t seen_head_ = 0;  // what the futex word was when there was no news
+  bool is_at_rest_ = false;      // the last chunk was a short one: no more can come of this generation
   bool polled_in_vain_ = false;  // poll() left the channel's is_reader_waiting set
   HeartbeatWatch heartbeat_;
   std::uint64_t away_since_ns_ = 0;  // since when this stream has got nothing for want of a daemon
@@ -92,6 +95,7 @@ class StreamReader {
   // stop() against the owner: is there a generation of ours that wants a CLOSE?
   std::mutex stop_mutex_;
   bool is_open_ = false;
+  bool is_finished_ = false;                    // so the user says of what is followed
   std::atomic<Code> stopped_ = Code::kUnknown;  // kUnknown: not; kOk: closed; kCancelled
 };
 

@@ -79,7 +79,8 @@ TEST_CASE("C: a chunk for which there is no memory comes with the next call") {
   const DaemonProcess daemon = site.start();
   nvr_client* const client = nvr_connect(daemon.socket().c_str(), nullptr, nullptr);
   REQUIRE(client != nullptr);
-  const nvr_request request = {.recording = file.id.composite(),
+  const nvr_request request = {.size = sizeof(nvr_request),
+                               .recording = file.id.composite(),
                                .begin = 0,
                                .end = NVR_TO_END,
                                .priority = NVR_PLAYBACK,
@@ -110,7 +111,8 @@ TEST_CASE("C: an error for which there is no memory does not become a good end")
   const DaemonProcess daemon = site.start();
   nvr_client* const client = nvr_connect(daemon.socket().c_str(), nullptr, nullptr);
   REQUIRE(client != nullptr);
-  const nvr_request request = {.recording = nvr_recording(7, 7),
+  const nvr_request request = {.size = sizeof(nvr_request),
+                               .recording = nvr_recording(7, 7),
                                .begin = 0,
                                .end = NVR_TO_END,
                                .priority = NVR_PLAYBACK,
@@ -160,7 +162,8 @@ TEST_CASE("C: with resume_ms a stream goes on under the next daemon") {
   options.resume_ms = NVR_FOREVER;
   nvr_client* const client = nvr_connect(daemon->socket().c_str(), &options, nullptr);
   REQUIRE(client != nullptr);
-  const nvr_request request = {.recording = nvr_recording(1, 1),
+  const nvr_request request = {.size = sizeof(nvr_request),
+                               .recording = nvr_recording(1, 1),
                                .begin = 0,
                                .end = NVR_TO_END,
                                .priority = NVR_PLAYBACK,

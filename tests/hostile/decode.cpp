@@ -13,10 +13,13 @@ namespace {
 std::string problem_with_command(const shm::Command& command, std::uint32_t streams) {
   if (shm::offence_of(command, streams)) return "";
   if (command.stream >= streams) return "a stream that there is not";
-  if (command.opcode == shm::Opcode::kClose) return "";
+  if (command.opcode == shm::Opcode::kClose || command.opcode == shm::Opcode::kFinish) return "";
   if (command.opcode != shm::Opcode::kOpen) return "an opcode that there is not";
   if (command.priority > Priority::kScrub || command.cache > CachePolicy::kDirect) return "an unknown policy";
   if ((command.flags & ~shm::kOpenKnownFlags) != 0) return "an unknown flag";
+  const bool follows = (command.flags & shm::kOpenFollow) != 0;
+  if (follows ? command.quiet_ms == 0 || command.cache == CachePolicy::kDirect : command.quiet_ms != 0)
+    return "following without a time, or past the page cache";
   const bool to_end = (command.flags & shm::kOpenToEnd) != 0;
   if (to_end ? command.end != 0 : command.begin >= command.end) return "an empty range";
   return "";

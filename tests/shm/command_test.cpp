@@ -18,7 +18,11 @@ TEST_CASE("command: well-formed ones are no offence") {
   to_end.flags = kOpenToEnd;
   to_end.end = 0;
   CHECK_FALSE(offence_of(to_end, 2));
+  to_end.flags = kOpenToEnd | kOpenFollow;
+  to_end.quiet_ms = 1;
+  CHECK_FALSE(offence_of(to_end, 2));
   CHECK_FALSE(offence_of({.opcode = Opcode::kClose, .stream = 0, .generation = 9}, 2));
+  CHECK_FALSE(offence_of({.opcode = Opcode::kFinish, .stream = 0, .generation = 9}, 2));
 }
 
 TEST_CASE("command: each broken rule is an offence") {
@@ -29,14 +33,22 @@ TEST_CASE("command: each broken rule is an offence") {
   };
   CHECK(broken([](Command& c) { c.stream = 2; }));
   CHECK(broken([](Command& c) { c.opcode = static_cast<Opcode>(0); }));
-  CHECK(broken([](Command& c) { c.opcode = static_cast<Opcode>(3); }));
+  CHECK(broken([](Command& c) { c.opcode = static_cast<Opcode>(4); }));
   CHECK(broken([](Command& c) { c.priority = static_cast<Priority>(4); }));
   CHECK(broken([](Command& c) { c.cache = static_cast<CachePolicy>(3); }));
-  CHECK(broken([](Command& c) { c.flags = 4; }));
+  CHECK(broken([](Command& c) { c.flags = 8; }));
   CHECK(broken([](Command& c) { c.end = c.begin; }));
   CHECK(broken([](Command& c) { c.begin = c.end + 1; }));
-  CHECK(broken([](Command& c) { c.flags = kOpenToEnd; }));  // with an end
-  CHECK(broken([](Command& c) { c.reserved[2] = 1; }));
+  CHECK(broken([](Command& c) { c.flags = kOpenToEnd; }));   // with an end
+  CHECK(broken([](Command& c) { c.flags = kOpenFollow; }));  // without a time
+  CHECK(broken([](Command& c) { c.quiet_ms = 1; }));
+  CHECK(broken([](Command& c) { c.flags = kOpenFollow | kOpenStatOnly, c.quiet_ms = 1; }));
+  CHECK(broken([](Command& c) {
+    c.flags = kOpenFollow;
+    c.quiet_ms = 1;
+    c.cache = CachePolicy::kDirect;
+  }));
+  CHECK(broken([](Command& c) { c.reserved[1] = 1; }));
 }
 
 TEST_CASE("command: any 64 bytes can be judged") {
@@ -51,8 +63,8 @@ TEST_CASE("command: any 64 bytes can be judged") {
     if (offence) continue;
     ++accepted;
     REQUIRE(command.stream < 16);
-    REQUIRE((command.opcode == Opcode::kClose || (command.flags & kOpenToEnd) != 0 ||
-             command.begin < command.end));
+    REQUIRE((command.opcode == Opcode::kClose || command.opcode == Opcode::kFinish ||
+             (command.flags & kOpenToEnd) != 0 || command.begin < command.end));
   }
   INFO("accepted " << accepted);
 }

@@ -44,6 +44,7 @@ Stream::NextResult next_chunk(Stream& stream, const Client& client, const CatOpt
 // The first chunk has arrived, so the file has been opened and its size is there.
 void show_total(Stream& stream, const OpenRequest& request, Progress& progress) {
   if (!progress.is_visible()) return;
+  if (request.end == kToEnd && request.follow.count() > 0) return;  // nobody knows it
   if (request.end != kToEnd) {
     progress.set_total(request.end - request.begin);
   } else if (const auto info = stream.info(Clock::now()); info) {

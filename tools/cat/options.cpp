@@ -60,6 +60,7 @@ tl::expected<CatOptions, int> parse_cat_options(int argc, char** argv) {
   std::string cache = "normal";
   double timeout_s = 0;
   double resume_s = 0;
+  double follow_s = 0;
 
   CLI::App app("Streams a recording, or a range of it, from nvr-readerd to standard output.", "nvr-cat");
   app.footer(
@@ -78,6 +79,11 @@ tl::expected<CatOptions, int> parse_cat_options(int argc, char** argv) {
   auto* const resume =
       app.add_option("--resume", resume_s,
                      "Go on where it was when the daemon is restarted; give up after so long without one")
+          ->option_text("SECONDS");
+  auto* const follow =
+      app.add_option("--follow", follow_s,
+                     "The recording is still being written: print it as it grows, and end once it has not\n"
+                     "grown for so long")
           ->option_text("SECONDS");
   app.add_option("--priority", priority, "How urgent the reads are (default: playback)")
       ->check(CLI::IsMember(kPriorities))
@@ -114,6 +120,13 @@ tl::expected<CatOptions, int> parse_cat_options(int argc, char** argv) {
           {.code = Code::kInvalidArgument, .message = "--resume wants a number of seconds above 0"});
     options.resume = std::chrono::ceil<std::chrono::milliseconds>(
         std::chrono::duration<double>(std::min(resume_s, kLongestTimeoutS)));
+  }
+  if (follow->count() > 0) {
+    if (!(follow_s > 0))
+      return refuse(
+          {.code = Code::kInvalidArgument, .message = "--follow wants a number of seconds above 0"});
+    options.request.follow = std::chrono::ceil<std::chrono::milliseconds>(
+        std::chrono::duration<double>(std::min(follow_s, kLongestTimeoutS)));
   }
   return options;
 }

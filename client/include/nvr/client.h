@@ -73,6 +73,12 @@ struct OpenRequest {
   std::uint64_t end = kToEnd;  // exclusive; begin >= end is a stream that has already ended
   Priority priority = Priority::kPlayback;
   CachePolicy cache = CachePolicy::kNormal;
+  // 0: the range lies in the file as it is when it is opened. More: the recording is still being written, by
+  // appending, on the daemon's own machine. Its chunks come as it grows, whole ones only, and `end` may lie
+  // beyond it. It is finished once it has not grown for this long (milliseconds::max(): never by itself),
+  // once Stream::finish() says so, or at `end`; then comes what is left, and the stream ends as any other.
+  // The daemon looks for growth four times a second. Not with CachePolicy::kDirect.
+  std::chrono::milliseconds follow{0};
 };
 
 // Up to kChunkBytes of a recording, in the slot that the daemon read them into. Movable. Dropping it gives
@@ -158,6 +164,11 @@ class NVR_PUBLIC Stream {
   // As cancel(), without the error: next() returns nothing.
   void close();
 
+  // For OpenRequest::follow: the recording is complete. What of it is there when the daemon hears of this is
+  // delivered, to the last byte, and then the stream ends. From any thread, at once. Nothing for other
+  // streams.
+  void finish();
+
   // for (auto& chunk : stream): every Result<Chunk>, the error included, until the stream has ended. One
   // pass. Skips nothing and retries nothing: the loop ends after a ResourceExhausted too.
   using Iterator = ChunkIterator<Stream>;
@@ -212,7 +223,7 @@ class NVR_PUBLIC Client {
 
   // Starts reading. Never blocks and never fails for what the disk finds: a missing recording is NotFound at
   // the first next(). ResourceExhausted: all streams of this connection are open. Unavailable: the daemon is
-  // gone.
+  // gone. InvalidArgument: OpenRequest::follow past the page cache.
   [[nodiscard]] Result<Stream> open(const OpenRequest& request);
 
   // A recording's size, identity and mtime, now. Takes a stream for the time it needs. Errors as next() gives

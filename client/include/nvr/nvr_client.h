@@ -2,7 +2,8 @@
  *
  *   nvr_error *error = NULL;
  *   nvr_client *client = nvr_connect("/run/nvr-readerd/disk1.sock", NULL, &error);
- *   nvr_stream *stream = client ? nvr_open(client, &(nvr_request){.recording = nvr_recording(3, 1842086),
+ *   nvr_stream *stream = client ? nvr_open(client, &(nvr_request){.size = sizeof(nvr_request),
+ *                                                                  .recording = nvr_recording(3, 1842086),
  *                                                                  .end = NVR_TO_END}, &error) : NULL;
  *   nvr_chunk *chunk;
  *   while (stream && nvr_next(stream, NVR_FOREVER, &chunk, &error) == NVR_CHUNK) {
@@ -38,7 +39,7 @@
 extern "C" {
 #endif
 
-#define NVR_ABI_VERSION 1
+#define NVR_ABI_VERSION 2
 /* The NVR_ABI_VERSION of the library that is linked. */
 NVR_API uint32_t nvr_abi_version(void);
 
@@ -127,16 +128,22 @@ static inline uint64_t nvr_recording(uint32_t stream, uint32_t recording) {
   return ((uint64_t)stream << 32) | recording;
 }
 
+/* As nvr_options: `size` must be sizeof(nvr_request), and a zero stands for the default. */
 typedef struct nvr_request {
+  size_t size;
   uint64_t recording; /* composite id */
   uint64_t begin;     /* bytes */
   uint64_t end;       /* exclusive, or NVR_TO_END; begin >= end is a stream that has ended already */
   nvr_priority priority;
   nvr_cache cache;
+  /* Default 0: the range lies in the file as it is when it is opened. More: the recording is still being
+   * written; chunks come as it grows, until it has not grown for this long (NVR_FOREVER: never by itself),
+   * until nvr_finish, or to `end`. All of it: nvr::OpenRequest::follow. */
+  int64_t follow_ms;
 } nvr_request;
 
 /* Starts reading. Never blocks; what the disk finds comes with nvr_next. NULL on failure:
- * NVR_RESOURCE_EXHAUSTED (all streams are open), NVR_UNAVAILABLE. */
+ * NVR_RESOURCE_EXHAUSTED (all streams are open), NVR_UNAVAILABLE, NVR_INVALID_ARGUMENT. */
 NVR_API nvr_stream* nvr_open(nvr_client* client, const nvr_request* request, nvr_error** error);
 /* Closes the stream; its chunks stay valid. */
 NVR_API void nvr_stream_free(nvr_stream* stream);
@@ -154,6 +161,9 @@ NVR_API nvr_next_result nvr_next(nvr_stream* stream, int64_t timeout_ms, nvr_chu
 /* Ends the stream, from any thread: nvr_next says NVR_CANCELLED once (cancel), or NVR_END (close). */
 NVR_API void nvr_cancel(nvr_stream* stream);
 NVR_API void nvr_close(nvr_stream* stream);
+/* The recording that the stream follows is complete: nvr_next gives what is left of it, then NVR_END. Any
+ * thread. */
+NVR_API void nvr_finish(nvr_stream* stream);
 
 typedef struct nvr_info {
   uint64_t device;

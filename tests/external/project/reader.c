@@ -55,7 +55,11 @@ int main(int argc, char** argv) {
   nvr_error_free(error);
   error = NULL;
 
-  nvr_request request = {.recording = recording, .begin = begin, .end = end, .priority = NVR_EXPORT};
+  nvr_request request = {.size = sizeof(nvr_request),
+                         .recording = recording,
+                         .begin = begin,
+                         .end = end,
+                         .priority = NVR_EXPORT};
   nvr_stream* stream = nvr_open(client, &request, &error);
   if (stream == NULL) return fail(error);
   if (nvr_stream_info(stream, 10000, &info, &error) != 0) return fail(error);
