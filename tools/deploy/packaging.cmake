@@ -64,6 +64,7 @@ deadlines that hold while the disk hangs. For C++20 and for C.")
 
 set(CPACK_DEBIAN_LIBNVR-CLIENT-DEV_PACKAGE_NAME libnvr-client-dev)
 set(CPACK_DEBIAN_LIBNVR-CLIENT-DEV_PACKAGE_SECTION libdevel)
+set(CPACK_DEBIAN_LIBNVR-CLIENT-DEV_PACKAGE_SUGGESTS libboost-dev)  # of nvr/asio.h
 set(CPACK_DEBIAN_LIBNVR-CLIENT-DEV_PACKAGE_MULTIARCH same)
 set(CPACK_DEBIAN_LIBNVR-CLIENT-DEV_PACKAGE_DEPENDS
   "${nvr_soname_package} (= ${PROJECT_VERSION}), libexpected-dev")
