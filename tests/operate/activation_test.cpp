@@ -1,11 +1,15 @@
-// Socket activation by systemd's protocol: the passed socket is used, and stays when the daemon ends.
+// systemd's protocols: the passed socket is used, and stays when the daemon ends; readiness and the watchdog
+// are told, also while the disk hangs.
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <array>
 #include <catch2/catch.hpp>
+#include <cstdlib>
 
+#include "tests/support/slow_disk.h"
 #include "tests/support/streams.h"
 
 namespace nvr::test {
@@ -70,6 +74,58 @@ TEST_CASE("a passed socket that is of another kind is refused by name") {
   CHECK(activated.process().wait() == Exit{.code = 2, .signal = {}});
   CHECK_THAT(activated.log(), Contains("ListenSequentialPacket="));
   CHECK(is_socket_there(site.socket()));
+}
+
+// systemd's end of sd_notify.
+class Notified {
+ public:
+  explicit Notified(const std::string& path) : socket_(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    if (bind(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0)
+      throw TestFailure("cannot bind " + path);
+    setenv("NOTIFY_SOCKET", path.c_str(), 1);
+    setenv("WATCHDOG_USEC", "200000", 1);
+  }
+  ~Notified() {
+    unsetenv("NOTIFY_SOCKET");
+    unsetenv("WATCHDOG_USEC");
+  }
+  Notified(const Notified&) = delete;
+  Notified& operator=(const Notified&) = delete;
+
+  // Is something told that contains this, sooner or later?
+  [[nodiscard]] bool hears(std::string_view what) const {
+    return wait_until([&] {
+      std::array<char, 4096> buffer;
+      const ssize_t length = recv(socket_.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
+      const std::string_view told(buffer.data(), length > 0 ? static_cast<std::size_t>(length) : 0);
+      return told.find(what) != std::string_view::npos;
+    });
+  }
+
+ private:
+  shm::UniqueFd socket_;
+};
+
+TEST_CASE("systemd hears that the daemon is ready, and that it lives while the disk hangs") {
+  if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
+  const Site site;
+  SlowDisk disk(site.directory());
+  const RecordingFile file = make_recording(disk.backing(), {1, 1}, 10 * kChunkBytes, 1);
+  const Notified systemd(site.root() / "notify.sock");
+  DaemonProcess daemon = site.start();
+  CHECK(systemd.hears("READY=1"));
+  Client client = connect_to(daemon, {.streams = 2, .slots_per_stream = 4});
+  disk.stall_reads(file.id);
+  Stream stream = open_stream(client, file);
+  const ReleaseAtEnd release(disk);
+  disk.wait_until_stuck(file.id);
+  for (int i = 0; i < 5; ++i) CHECK(systemd.hears("WATCHDOG=1"));
+  disk.release();
+  CHECK(to_string(daemon.terminate()) == "exit 0");
+  CHECK(systemd.hears("STOPPING=1"));
 }
 
 }  // namespace
