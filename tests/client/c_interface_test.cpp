@@ -84,7 +84,8 @@ TEST_CASE("C: a chunk for which there is no memory comes with the next call") {
                                .begin = 0,
                                .end = NVR_TO_END,
                                .priority = NVR_PLAYBACK,
-                               .cache = NVR_CACHE_NORMAL};
+                               .cache = NVR_CACHE_NORMAL,
+                               .follow_ms = 0};
   nvr_stream* const stream = nvr_open(client, &request, nullptr);
   REQUIRE(stream != nullptr);
   std::uint64_t offset = 0;
@@ -116,7 +117,8 @@ TEST_CASE("C: an error for which there is no memory does not become a good end")
                                .begin = 0,
                                .end = NVR_TO_END,
                                .priority = NVR_PLAYBACK,
-                               .cache = NVR_CACHE_NORMAL};
+                               .cache = NVR_CACHE_NORMAL,
+                               .follow_ms = 0};
   int told = 0;
   for (int allowance = 0; allowance < 40; ++allowance) {
     CAPTURE(allowance);
@@ -167,7 +169,8 @@ TEST_CASE("C: with resume_ms a stream goes on under the next daemon") {
                                .begin = 0,
                                .end = NVR_TO_END,
                                .priority = NVR_PLAYBACK,
-                               .cache = NVR_CACHE_NORMAL};
+                               .cache = NVR_CACHE_NORMAL,
+                               .follow_ms = 0};
   nvr_stream* const stream = nvr_open(client, &request, nullptr);
   REQUIRE(stream != nullptr);
   std::uint64_t offset = 0;
