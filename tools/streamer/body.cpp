@@ -1,0 +1,57 @@
+#include "tools/streamer/body.h"
+
+#include <algorithm>
+
+namespace nvr::streamer {
+
+Body::Body(Found found)
+    : disk_(*found.disk),
+      stream_(std::move(*found.stream)),
+      most_held_(std::max<std::size_t>(1, found.disk->slots() / 2)),
+      to_come_(found.decision.slice.end - found.decision.slice.begin) {
+  held_.reserve(most_held_);
+  hold(std::move(*found.first));
+}
+
+// The stream may go further than the response.
+void Body::hold(Chunk chunk) {
+  const auto bytes = chunk.bytes();
+  const auto wanted = bytes.first(static_cast<std::size_t>(std::min<std::uint64_t>(bytes.size(), to_come_)));
+  to_come_ -= wanted.size();
+  held_.push_back({.chunk = std::move(chunk), .left = wanted});
+  if (to_come_ == 0) stream_.close();
+}
+
+Body::State Body::fill() {
+  while (to_come_ > 0 && !error_ && held_.size() < most_held_) {
+    auto next = stream_.try_next();
+    if (!next) {
+      error_ = fail(Code::kInternal, "the stream ended before the recording did").value();
+    } else if (*next) {
+      hold(std::move(**next));
+    } else if (next->error().code == Code::kDeadlineExceeded) {
+      break;
+    } else {
+      error_ = std::move(next->error());
+    }
+  }
+  if (!held_.empty()) return State::kReady;
+  if (error_) return State::kFailed;
+  return to_come_ == 0 ? State::kDone : State::kWaiting;
+}
+
+void Body::append_to(std::vector<boost::asio::const_buffer>& buffers) const {
+  for (const Piece& piece : held_) buffers.emplace_back(piece.left.data(), piece.left.size());
+}
+
+void Body::consume(std::size_t length) {
+  auto piece = held_.begin();
+  while (piece != held_.end() && length >= piece->left.size()) {
+    length -= piece->left.size();
+    ++piece;
+  }
+  if (piece != held_.end()) piece->left = piece->left.subspan(length);
+  held_.erase(held_.begin(), piece);
+}
+
+}  // namespace nvr::streamer

@@ -1,0 +1,59 @@
+// What a request asks of a recording beyond its name: a range (RFC 9110, section 14) and what the asker has
+// already (section 13). Pure; any thread.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "nvr/client.h"
+
+namespace nvr::streamer {
+
+// Bytes of a recording, `end` exclusive.
+struct Slice {
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+
+  friend bool operator==(const Slice&, const Slice&) = default;
+};
+
+// A Range header with one range. The last `first` bytes if `is_suffix`; otherwise from `first` to `last`, or
+// to the end.
+struct RangeHeader {
+  bool is_suffix = false;
+  std::uint64_t first = 0;
+  std::optional<std::uint64_t> last;  // inclusive, as in the header
+
+  friend bool operator==(const RangeHeader&, const RangeHeader&) = default;
+};
+
+// Nothing when the header is to be ignored, and the whole recording sent: it is empty, malformed, in another
+// unit, or asks for several ranges.
+[[nodiscard]] std::optional<RangeHeader> parse_range(std::string_view header);
+// The bytes that there are of it. Nothing when there are none: 416.
+[[nodiscard]] std::optional<Slice> resolve(const RangeHeader& range, std::uint64_t size);
+
+// The strong ETag of a recording as it is now. With `for_replicas` it is made of size and mtime alone, and so
+// the same for every copy of the recording that kept its mtime.
+[[nodiscard]] std::string etag_of(const RecordingInfo& info, bool for_replicas);
+
+// If-None-Match: is `etag` on the list? Weak comparison.
+[[nodiscard]] bool is_listed(std::string_view if_none_match, std::string_view etag);
+
+// Headers that decide what is sent.
+struct Conditions {
+  std::optional<RangeHeader> range;
+  std::string if_range;       // empty: no such header
+  std::string if_none_match;  // likewise
+};
+
+struct Decision {
+  enum class Kind { kWhole, kPart, kNotModified, kNotSatisfiable };
+  Kind kind = Kind::kWhole;
+  Slice slice;  // of kWhole and kPart
+};
+[[nodiscard]] Decision decide(const Conditions& conditions, std::uint64_t size, std::string_view etag);
+
+}  // namespace nvr::streamer
