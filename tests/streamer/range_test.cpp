@@ -1,0 +1,110 @@
+// Ranges, conditions and targets, as RFC 9110 has them.
+#include "tools/streamer/range.h"
+
+#include <catch2/catch.hpp>
+
+#include "tools/streamer/target.h"
+
+namespace nvr::streamer {
+namespace {
+
+using Kind = Decision::Kind;
+
+std::optional<Slice> slice_of(std::string_view header, std::uint64_t size) {
+  const auto range = parse_range(header);
+  return range ? resolve(*range, size) : std::nullopt;
+}
+
+TEST_CASE("a range is what there is of what was asked for") {
+  CHECK(slice_of("bytes=0-0", 10) == Slice{0, 1});
+  CHECK(slice_of("bytes=0-", 10) == Slice{0, 10});
+  CHECK(slice_of("bytes=3-7", 10) == Slice{3, 8});
+  CHECK(slice_of("Bytes = 9-9", 10) == Slice{9, 10});
+  CHECK(slice_of("bytes=9-100", 10) == Slice{9, 10});
+  CHECK(slice_of("bytes=5-99999999999999999999999", 10) == Slice{5, 10});
+  CHECK(slice_of("bytes=-3", 10) == Slice{7, 10});
+  CHECK(slice_of("bytes=-100", 10) == Slice{0, 10});
+  for (const char* const none : {"bytes=10-", "bytes=10-20", "bytes=-0", "bytes=99999999999999999999999-"}) {
+    CAPTURE(none);
+    REQUIRE(parse_range(none));
+    CHECK_FALSE(slice_of(none, 10));
+  }
+  CHECK_FALSE(slice_of("bytes=0-", 0));
+  CHECK_FALSE(slice_of("bytes=-5", 0));
+}
+
+TEST_CASE("a Range that is malformed, in another unit or several is ignored") {
+  for (const char* const header :
+       {"", "bytes", "bytes=", "bytes=-", "bytes=5", "bytes=a-b", "bytes=5-3", "bytes=--5", "bytes=1-2,4-5",
+        "bytes=-1,-2", "bytes=+1-2", "bytes=0x1-2", "bytes= 1 - 2", "seconds=1-2", "bytes=1-2-3", "=1-2"}) {
+    CAPTURE(header);
+    CHECK_FALSE(parse_range(header));
+  }
+}
+
+TEST_CASE("an ETag changes with everything that can change, and for replicas with size and mtime only") {
+  const RecordingInfo info{.device = 1, .inode = 2, .size = 3, .mtime_ns = 4};
+  for (const RecordingInfo& other : {RecordingInfo{2, 2, 3, 4}, RecordingInfo{1, 3, 3, 4},
+                                     RecordingInfo{1, 2, 4, 4}, RecordingInfo{1, 2, 3, 5}}) {
+    CHECK(etag_of(other, false) != etag_of(info, false));
+    CHECK((etag_of(other, true) == etag_of(info, true)) == (other.size == 3 && other.mtime_ns == 4));
+  }
+  CHECK(etag_of(info, false) == "\"1-2-3-4\"");
+}
+
+TEST_CASE("If-None-Match compares weakly with every ETag of the list") {
+  CHECK(is_listed("\"a\"", "\"a\""));
+  CHECK(is_listed("W/\"a\"", "\"a\""));
+  CHECK(is_listed("\"b\" , \"a\"", "\"a\""));
+  CHECK(is_listed(" * ", "\"a\""));
+  CHECK_FALSE(is_listed("\"b\"", "\"a\""));
+  CHECK_FALSE(is_listed("a", "\"a\""));
+  CHECK_FALSE(is_listed(",,", "\"a\""));
+}
+
+TEST_CASE("conditions decide: nothing new, a part, or the whole") {
+  const auto range = parse_range("bytes=2-3");
+  CHECK(decide({}, 10, "\"a\"").kind == Kind::kWhole);
+  CHECK(decide({}, 10, "\"a\"").slice == Slice{0, 10});
+  CHECK(decide({.range = range, .if_range = {}, .if_none_match = {}}, 10, "\"a\"").slice == Slice{2, 4});
+  CHECK(decide({.range = range, .if_range = {}, .if_none_match = {}}, 2, "\"a\"").kind ==
+        Kind::kNotSatisfiable);
+  CHECK(decide({.range = range, .if_range = "\"a\"", .if_none_match = {}}, 10, "\"a\"").kind == Kind::kPart);
+  for (const char* const other : {"\"b\"", "W/\"a\"", "Sat, 28 Nov 2026 05:04:07 GMT"})
+    CHECK(decide({.range = range, .if_range = other, .if_none_match = {}}, 2, "\"a\"").kind == Kind::kWhole);
+  CHECK(decide({.range = range, .if_range = {}, .if_none_match = "\"a\""}, 2, "\"a\"").kind ==
+        Kind::kNotModified);
+  CHECK(decide({.range = range, .if_range = {}, .if_none_match = "\"b\""}, 10, "\"a\"").kind == Kind::kPart);
+}
+
+TEST_CASE("a target names a recording, a disk's recording, or a page, and nothing else") {
+  using Page = Target::Page;
+  const RecordingId id{3, 1842086};
+  for (const auto& [text, disk] :
+       std::vector<std::pair<std::string, std::string>>{{"/00000003001c1ba6", ""},
+                                                        {"/3/1842086", ""},
+                                                        {"/3/1842086?t=5", ""},
+                                                        {"/disk1/00000003001c1ba6", "disk1"},
+                                                        {"/d.i-s_k/3/1842086", "d.i-s_k"}}) {
+    CAPTURE(text);
+    const auto target = parse_target(text);
+    REQUIRE(target);
+    CHECK((target->page == Page::kRecording && target->disk == disk && target->recording == id));
+  }
+  CHECK(parse_target("/abcdefabcdefabcd")->recording == RecordingId::from_composite(0xabcdefabcdefabcd));
+  CHECK(parse_target("/healthz")->page == Page::kHealth);
+  CHECK(parse_target("/healthz/disk1")->disk == "disk1");
+  CHECK(parse_target("/metrics")->page == Page::kMetrics);
+  for (const char* const wrong :
+       {"", "/", "*", "3/1", "http://here/3/1", "//3/1", "/3/1/", "/3", "/a/b/3/1", "/00000003001c1ba",
+        "/metrics/x", "/healthz/", "/disk1", "/disk1/", "/../../etc/passwd", "/%2e%2e/3/1", "/d sk/3/1",
+        "/3/-1", "/3/4294967296"}) {
+    CAPTURE(wrong);
+    CHECK_FALSE(parse_target(wrong));
+  }
+  for (const char* const wrong : {"", "1", "1disk", "healthz", "metrics", "a/b", "a b", "-a"})
+    CHECK_FALSE(is_disk_name(wrong));
+}
+
+}  // namespace
+}  // namespace nvr::streamer

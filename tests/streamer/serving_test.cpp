@@ -1,0 +1,249 @@
+// nvr-streamer over real daemons: what it answers to what.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+
+#include "nvr/client.h"
+#include "tests/streamer/streamer_process.h"
+
+namespace nvr::test {
+namespace {
+
+using namespace std::string_literals;
+
+std::string bytes(std::uint64_t first, std::uint64_t last) {
+  return "Range: bytes=" + std::to_string(first) + "-" + std::to_string(last);
+}
+
+TEST_CASE("the streamer serves whole recordings and ranges of them, byte for byte") {
+  const Site site;
+  const RecordingFile file = site.record({3, 1842086}, 3'000'001);
+  const RecordingFile small = site.record({3, 1}, 5);
+  const RecordingFile empty = site.record({3, 2}, 0);
+  const DaemonProcess daemon = site.start();
+  const StreamerProcess streamer({{"a", daemon.socket()}});
+  for (const char* const target : {"/3/1842086", "/00000003001c1ba6", "/a/3/1842086", "/a/00000003001c1ba6"})
+    CHECK(problem_with(ask(streamer, target), 200, file, 0, file.size) == "");
+  CHECK(problem_with(ask(streamer, "/3/1"), 200, small, 0, 5) == "");
+  CHECK(problem_with(ask(streamer, "/3/2"), 200, empty, 0, 0) == "");
+  CHECK(problem_with(ask(streamer, "/3/1", {"Range: bytes=3-"}), 206, small, 3, 5) == "");
+  CHECK(problem_with(ask(streamer, "/3/1", {"Range: bytes=-2"}), 206, small, 3, 5) == "");
+  for (int turn = 0; turn < 50; ++turn) {
+    const std::uint64_t first = pick(test_random(), 0, file.size - 1);
+    const std::uint64_t last = pick(test_random(), first, file.size + 10);
+    const std::uint64_t end = std::min(last + 1, file.size);
+    CAPTURE(first, last);
+    const Reply reply = ask(streamer, "/a/3/1842086", {bytes(first, last)});
+    CHECK(problem_with(reply, 206, file, first, end) == "");
+    CHECK(reply.header("content-range") ==
+          "bytes " + std::to_string(first) + "-" + std::to_string(end - 1) + "/3000001");
+  }
+  // Several ranges at a time may be answered with the whole.
+  CHECK(problem_with(ask(streamer, "/3/1842086", {"Range: bytes=0-1,5-6"}), 200, file, 0, file.size) == "");
+}
+
+TEST_CASE("HEAD tells the size, and conditions save the body") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 300'000);
+  const DaemonProcess daemon = site.start();
+  const StreamerProcess streamer({{"a", daemon.socket()}});
+  const Reply head = ask(streamer, "/1/1", {"Range: bytes=5-9"}, "HEAD");
+  CHECK(head.status == 200);
+  CHECK(head.header("content-length") == "300000");
+  CHECK(head.header("accept-ranges") == "bytes");
+  CHECK(head.header("content-type") == "application/octet-stream");
+  const std::string etag = head.header("etag");
+  REQUIRE(etag.size() > 2);
+
+  CHECK(ask(streamer, "/1/1", {"If-None-Match: \"x\", W/" + etag}).status == 304);
+  CHECK(ask(streamer, "/1/1", {"If-None-Match: \"x\""}).status == 200);
+  CHECK(problem_with(ask(streamer, "/1/1", {"If-Range: " + etag, "Range: bytes=5-9"}), 206, file, 5, 10) ==
+        "");
+  CHECK(problem_with(ask(streamer, "/1/1", {"If-Range: \"x\"", "Range: bytes=5-9"}), 200, file, 0,
+                     file.size) == "");
+
+  // Another file of that name: what was known of it is not believed any more.
+  const RecordingFile other = make_recording(site.root().path(), {1, 1}, 200'000, 77);
+  REQUIRE(rename(other.path.c_str(), file.path.c_str()) == 0);
+  const Reply changed = ask(streamer, "/1/1", {"If-Range: " + etag, "Range: bytes=5-9"});
+  CHECK(problem_with(changed, 200, other, 0, other.size) == "");
+  CHECK(problem_with(ask(streamer, "/1/1", {"Range: bytes=199000-299999"}), 206, other, 199'000, 200'000) ==
+        "");
+  const Reply beyond = ask(streamer, "/1/1", {"Range: bytes=250000-"});
+  CHECK(beyond.status == 416);
+  CHECK(beyond.header("content-range") == "bytes */200000");
+}
+
+TEST_CASE("an mp4 is video/mp4") {
+  const Site site;
+  write_file(site.directory() + "/0000000100000001",
+             "\0\0\0\x18"
+             "ftypisom"s);
+  const DaemonProcess daemon = site.start();
+  const StreamerProcess streamer({{"a", daemon.socket()}});
+  CHECK(ask(streamer, "/1/1", {}, "HEAD").header("content-type") == "video/mp4");
+  CHECK(ask(streamer, "/1/1", {"Range: bytes=8-"}).header("content-type") == "video/mp4");
+}
+
+TEST_CASE("a growing recording is served as far as it goes") {
+  const Site site;
+  const RecordingFile whole = make_recording(site.root().path(), {1, 1}, 200'000, 5);
+  const auto part = [&](std::uint64_t begin, std::uint64_t end) {
+    const auto content = whole.bytes(begin, end);
+    return std::string(reinterpret_cast<const char*>(content.data()), content.size());
+  };
+  const std::string path = site.directory() + "/0000000100000001";
+  write_file(path, part(0, 100'000));
+  const DaemonProcess daemon = site.start();
+  const StreamerProcess streamer({{"a", daemon.socket()}});
+  CHECK(ask(streamer, "/1/1", {"Range: bytes=90000-"}).header("content-range") == "bytes 90000-99999/100000");
+  {
+    const shm::UniqueFd fd(open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
+    const std::string rest = part(100'000, 200'000);
+    REQUIRE(write(fd.get(), rest.data(), rest.size()) == static_cast<ssize_t>(rest.size()));
+  }
+  CHECK(problem_with(ask(streamer, "/1/1", {"Range: bytes=150000-"}), 206, whole, 150'000, 200'000) == "");
+}
+
+TEST_CASE("what cannot be answered is said clearly") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 1000);
+  const DaemonProcess daemon = site.start();
+  const StreamerProcess streamer({{"a", daemon.socket()}});
+  const auto status_of = [&](const std::string& target, const std::string& method = "GET") {
+    return ask(streamer, target, {}, method).status;
+  };
+  CHECK(status_of("/1/2") == 404);
+  CHECK(status_of("/a/1/2") == 404);
+  CHECK(status_of("/b/1/1") == 404);
+  CHECK(status_of("/nothing") == 400);
+  CHECK(status_of("/../../etc/passwd") == 400);
+  for (const char* const method : {"POST", "PUT", "DELETE", "OPTIONS"}) {
+    const Reply reply = ask(streamer, "/1/1", {}, method);
+    CHECK(reply.status == 405);
+    CHECK(reply.header("allow") == "GET, HEAD");
+  }
+  CHECK(ask(streamer, "/1/1", {"Range: bytes=1000-"}).status == 416);
+  Wire without_host(streamer.port());
+  without_host.send("GET /1/1 HTTP/1.1\r\n\r\n");
+  CHECK(without_host.receive().status == 400);
+  Wire old(streamer.port());
+  old.send("GET /1/1 HTTP/1.0\r\n\r\n");
+  CHECK(problem_with(old.receive(), 200, file, 0, file.size) == "");
+  CHECK(old.is_closed_by_peer());
+}
+
+TEST_CASE("a connection is kept for the next request, also one that has come already") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 100'000);
+  const DaemonProcess daemon = site.start();
+  const StreamerProcess streamer({{"a", daemon.socket()}});
+  Wire wire(streamer.port());
+  for (int i = 0; i < 3; ++i) {
+    wire.ask("/1/1", {bytes(10, 69'999)});
+    CHECK(problem_with(wire.receive(), 206, file, 10, 70'000) == "");
+  }
+  wire.ask("/1/1");
+  wire.ask("/1/2");
+  wire.ask("/1/1", {"Connection: close"});
+  CHECK(problem_with(wire.receive(), 200, file, 0, file.size) == "");
+  CHECK(wire.receive().status == 404);
+  CHECK(problem_with(wire.receive(), 200, file, 0, file.size) == "");
+  CHECK(wire.is_closed_by_peer());
+  CHECK(streamer.metric("nvr_streamer_responses_total{disk=\"a\",code=\"206\"}") == 3);
+}
+
+TEST_CASE("a recording is found on whichever disk it is") {
+  const Site one;
+  const Site two;
+  const RecordingFile here = one.record({1, 1}, 100'000);
+  const RecordingFile there = two.record({1, 2}, 200'000);
+  const DaemonProcess daemon_one = one.start();
+  const DaemonProcess daemon_two = two.start();
+  const StreamerProcess streamer({{"one", daemon_one.socket()}, {"two", daemon_two.socket()}});
+  CHECK(problem_with(ask(streamer, "/1/1"), 200, here, 0, here.size) == "");
+  CHECK(problem_with(ask(streamer, "/1/2"), 200, there, 0, there.size) == "");
+  CHECK(problem_with(ask(streamer, "/1/2", {bytes(70'000, 80'000)}), 206, there, 70'000, 80'001) == "");
+  CHECK(ask(streamer, "/one/1/2").status == 404);
+  CHECK(ask(streamer, "/1/3").status == 404);
+  // Moved to the other disk.
+  REQUIRE(rename(there.path.c_str(), (one.directory() + "/0000000100000002").c_str()) == 0);
+  CHECK(problem_with(ask(streamer, "/1/2", {bytes(70'000, 80'000)}), 206, there, 70'000, 80'001) == "");
+}
+
+TEST_CASE("beyond the bounds there is a 503 and nobody else is hurt") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 24 << 20);
+  const DaemonProcess daemon = site.start();
+  const StreamerProcess streamer({{"a", daemon.socket()}}, {"--max-connections", "3", "--streams", "2"});
+  Wire first(streamer.port());
+  Wire second(streamer.port());
+  first.ask("/1/1");
+  second.ask("/1/1");
+  CHECK(first.receive_head().status == 200);
+  CHECK(second.receive_head().status == 200);
+  {
+    Wire third(streamer.port());
+    third.ask("/1/1");
+    const Reply no_stream = third.receive();
+    CHECK(no_stream.status == 503);
+    CHECK(no_stream.header("retry-after") == "2");
+    const Reply no_place = ask(streamer, "/1/1");
+    CHECK(no_place.status == 503);
+    CHECK_THAT(no_place.body, Catch::Contains("--max-connections"));
+  }
+  const std::string body = first.take(file.size);
+  REQUIRE(body.size() == file.size);
+  CHECK(file.difference(0, std::as_bytes(std::span(body))) == "");
+}
+
+TEST_CASE("SIGTERM lets the response that has begun end, and takes no other") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 24 << 20);
+  const DaemonProcess daemon = site.start();
+  StreamerProcess streamer({{"a", daemon.socket()}}, {"--drain-timeout", "60"});
+  Wire idle(streamer.port());
+  Wire busy(streamer.port());
+  idle.ask("/healthz");
+  CHECK(idle.receive().status == 200);
+  busy.ask("/1/1");
+  CHECK(busy.receive_head().status == 200);
+  streamer.signal(SIGTERM);
+  CHECK(idle.is_closed_by_peer());
+  CHECK_THROWS_AS(Wire(streamer.port()), TestFailure);
+  const std::string body = busy.take(file.size);
+  REQUIRE(body.size() == file.size);
+  CHECK(file.difference(0, std::as_bytes(std::span(body))) == "");
+  CHECK(busy.is_closed_by_peer());
+  const auto exit = streamer.wait();
+  REQUIRE(exit.has_value());
+  CHECK(to_string(*exit) == "exit 0");
+}
+
+TEST_CASE("a streamer that cannot work says why in one line") {
+  const auto problem = [](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), NVR_TEST_STREAMER);
+    const ProgramResult result = run_program(arguments);
+    return to_string(result.exit) + ": " + result.errors;
+  };
+  const std::string disk = "a=/nowhere/socket";
+  CHECK_THAT(problem({}), Catch::StartsWith("exit 2") && Catch::Contains("--disk"));
+  CHECK_THAT(problem({"--disk", "nowhere"}), Catch::StartsWith("exit 2") && Catch::Contains("NAME=SOCKET"));
+  CHECK_THAT(problem({"--disk", "1=x"}), Catch::StartsWith("exit 2"));
+  CHECK_THAT(problem({"--disk", disk, "--disk", disk}),
+             Catch::StartsWith("exit 2") && Catch::Contains("two disks"));
+  CHECK_THAT(problem({"--disk", disk, "--listen", "8080"}),
+             Catch::StartsWith("exit 2") && Catch::Contains("--listen"));
+  CHECK_THAT(problem({"--disk", disk, "--listen", "somewhere:80"}), Catch::StartsWith("exit 2"));
+  CHECK_THAT(problem({"--disk", disk, "--slots", "3"}),
+             Catch::StartsWith("exit 2") && Catch::Contains("power of two"));
+  const Site site;
+  const DaemonProcess daemon = site.start();
+  const StreamerProcess streamer({{"a", daemon.socket()}});
+  CHECK_THAT(problem({"--disk", disk, "--listen", "127.0.0.1:" + std::to_string(streamer.port())}),
+             Catch::StartsWith("exit 2") && Catch::Contains("cannot listen on 127.0.0.1:"));
+}
+
+}  // namespace
+}  // namespace nvr::test
