@@ -36,6 +36,9 @@ class Admission {
   // PermissionDenied, naming the uid and the remedy.
   [[nodiscard]] Result<void> check_uid(std::uint32_t uid) const;
 
+  // Root and the daemon's own user.
+  [[nodiscard]] bool may_disconnect(std::uint32_t uid) const { return is_privileged(uid); }
+
   // Counts one more connect. ResourceExhausted for a user who connects too often.
   [[nodiscard]] Result<void> check_rate(std::uint32_t uid, std::uint64_t now_ns);
 

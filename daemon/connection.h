@@ -10,17 +10,12 @@
 #include <deque>
 #include <memory>
 
+#include "daemon/peer_identity.h"
 #include "daemon/served_stream.h"
 #include "nvr/error.h"
 #include "shm/segment.h"
 
 namespace nvr::daemon {
-
-// Who is at the other end, by the kernel's word.
-struct PeerIdentity {
-  std::int32_t pid = 0;
-  std::uint32_t uid = 0;
-};
 
 class Connection {
  public:
@@ -41,6 +36,7 @@ class Connection {
   [[nodiscard]] const shm::ReadableView& write_view() const { return write_view_; }
   [[nodiscard]] int doorbell() const { return doorbell_.get(); }
   [[nodiscard]] std::uint64_t shared_bytes() const { return r_.bytes() + w_.bytes(); }
+  [[nodiscard]] const StreamFacts& facts(std::uint32_t stream) const { return streams_[stream].facts(); }
 
   // Control thread, before ATTACH or after DETACHED.
   [[nodiscard]] const shm::OwnedSegment& read_segment() const { return r_; }

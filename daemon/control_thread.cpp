@@ -10,10 +10,14 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdlib>
+#include <system_error>
 #include <utility>
 
+#include "daemon/log.h"
 #include "daemon/status.h"
+#include "daemon/streams_report.h"
 #include "shm/clock.h"
 
 namespace nvr::daemon {
@@ -59,7 +63,9 @@ Result<std::unique_ptr<ControlThread>> ControlThread::create(Options options, sh
                                                               geteuid(), o.allowed_uids),
                                        .instance = control->instance_,
                                        .directory = o.directory,
-                                       .status = [self = control.get()] { return self->status(); }});
+                                       .status = [self = control.get()] { return self->status(); },
+                                       .streams = [self = control.get()] { return self->streams(); },
+                                       .stall_log = [self = control.get()] { return self->stall_log(); }});
   if (auto watched = control->watch(control->signals_.get(), kSignals); !watched)
     return tl::unexpected(watched.error());
   if (auto watched = control->watch(control->mail_wakeup_.get(), kMail); !watched)
@@ -108,11 +114,12 @@ Error ControlThread::run() {
     peers_->check_deadlines();
     beat();
     show_totals();
+    log_left_out();
   }
 }
 
 int ControlThread::timeout_ms() const {
-  std::uint64_t next_ns = peers_->next_deadline_ns();
+  std::uint64_t next_ns = std::min(peers_->next_deadline_ns(), next_left_out_ns());
   if (beating_) next_ns = std::min(next_ns, next_beat_ns_);
   if (systemd_period_ns_ != 0) next_ns = std::min(next_ns, next_systemd_ns_);
   if (next_ns == UINT64_MAX) return -1;
@@ -222,19 +229,34 @@ std::optional<Error> ControlThread::take_mail() {
     } else if (const auto* const broken = std::get_if<EngineFailed>(&*message)) {
       give_up(broken->error);
     } else if (const auto* const note = std::get_if<EngineNote>(&*message)) {
-      spdlog::warn("{}", note->text);
+      log_some(LogKind::kEngine, spdlog::level::warn, "{}", note->text);
     } else if (const auto* const violation = std::get_if<Violation>(&*message)) {
       peers_->on_violation(*violation->connection, violation->offence);
-    } else if (const auto* const slow = std::get_if<SlowOperationEnded>(&*message)) {
-      // Once per episode: what began before the last one ended was stuck with it.
-      const bool is_new = slow->operation.since_ns >= last_slow_end_ns_;
-      stall_clock_.record(slow->operation.since_ns, slow->operation.since_ns + slow->duration_ns);
-      last_slow_end_ns_ = std::max(last_slow_end_ns_, slow->operation.since_ns + slow->duration_ns);
-      spdlog::log(is_new ? spdlog::level::warn : spdlog::level::debug, "{} took {:.1f} s",
-                  to_string(slow->operation), static_cast<double>(slow->duration_ns) / 1e9);
+    } else if (const auto* const report = std::get_if<OperationReport>(&*message)) {
+      on_report(*report);
     }
   }
   return std::nullopt;
+}
+
+void ControlThread::on_report(const OperationReport& report) {
+  stall_log_.add(report, std::chrono::duration_cast<std::chrono::milliseconds>(
+                             std::chrono::system_clock::now().time_since_epoch())
+                             .count());
+  const double took_s = static_cast<double>(report.duration_ns) / 1e9;
+  if (report.is_slow) {
+    // Once per episode: what began before the last one ended was stuck with it.
+    const bool is_new = report.operation.since_ns >= last_slow_end_ns_;
+    stall_clock_.record(report.operation.since_ns, report.operation.since_ns + report.duration_ns);
+    last_slow_end_ns_ = std::max(last_slow_end_ns_, report.operation.since_ns + report.duration_ns);
+    log_some(LogKind::kSlow, is_new ? spdlog::level::warn : spdlog::level::debug,
+             "{} took {:.1f} s (client pid {} uid {})", to_string(report.operation), took_s, report.peer.pid,
+             report.peer.uid);
+  }
+  if (report.error != 0)
+    log_some(LogKind::kDiskError, spdlog::level::warn, "{} failed after {:.3f} s: {} (client pid {} uid {})",
+             to_string(report.operation), took_s, std::generic_category().message(report.error),
+             report.peer.pid, report.peer.uid);
 }
 
 // Keeps the heartbeat while streams are open, and stops it when none is: an idle daemon sleeps for good.
@@ -279,7 +301,7 @@ void ControlThread::look_at_disk(std::uint64_t now_ns) {
   if (breaker_.update(oldest, disk_->statistics().probe_answered_ns.value(), now_ns))
     spdlog::warn("{}", breaker_.refuses()
                            ? "the disk has not answered for " + std::to_string(options_.fail_fast_s) +
-                                 " s: new opens are refused (--fail-fast)"
+                                 " s (" + to_string(oldest) + "): new opens are refused (--fail-fast)"
                            : "the disk answers again: new opens are served");
   // A client that came during a stall has not seen it yet.
   const bool has_news = !(oldest == stall_) || oldest.operation != shm::DiskOperation::kNone;
@@ -291,29 +313,45 @@ void ControlThread::look_at_disk(std::uint64_t now_ns) {
   });
 }
 
+std::vector<const Connection*> ControlThread::connections() const {
+  std::vector<const Connection*> serving;
+  peers_->for_each_serving([&](const Connection& connection) { serving.push_back(&connection); });
+  return serving;
+}
+
 std::string ControlThread::status() const {
   const std::uint64_t now = shm::now_ns();
   const Peers::Totals totals = peers_->totals();
-  StatusSources sources{.engine = engine_,
-                        .directory = options_.directory,
-                        .device_kind = to_string(device_),
-                        .has_visits = device_.rotational,
-                        .instance = instance_,
-                        .uptime_ns = now - started_ns_,
-                        .now_ns = now,
-                        .stall = stall_,
-                        .refuses_opens = breaker_.refuses(),
-                        .operations_in_flight = disk_->in_flight().count(),
-                        .control_connections = totals.controls,
-                        .accepted = totals.accepted,
-                        .refused = totals.refused,
-                        .violations = totals.violations,
-                        .held_bytes = totals.held_bytes,
-                        .admission = peers_->admission(),
-                        .disk = disk_->statistics(),
-                        .connections = {}};
-  peers_->for_each_serving([&](const Connection& connection) { sources.connections.push_back(&connection); });
+  const StatusSources sources{.engine = engine_,
+                              .directory = options_.directory,
+                              .device_kind = to_string(device_),
+                              .has_visits = device_.rotational,
+                              .instance = instance_,
+                              .uptime_ns = now - started_ns_,
+                              .now_ns = now,
+                              .stall = stall_,
+                              .refuses_opens = breaker_.refuses(),
+                              .operations_in_flight = disk_->in_flight().count(),
+                              .control_connections = totals.controls,
+                              .accepted = totals.accepted,
+                              .refused = totals.refused,
+                              .violations = totals.violations,
+                              .held_bytes = totals.held_bytes,
+                              .admission = peers_->admission(),
+                              .disk = disk_->statistics(),
+                              .connections = connections()};
   return status_json(sources);
+}
+
+std::string ControlThread::streams() const {
+  return streams_json(connections(), shm::now_ns());
+}
+
+std::string ControlThread::stall_log() const {
+  return stall_log_.json({.stuck = stall_,
+                          .now_ns = shm::now_ns(),
+                          .slow_ns = options_.slow_operation_ms * shm::kMillisecond,
+                          .reports_lost = disk_->statistics().reports_lost.value()});
 }
 
 }  // namespace nvr::daemon

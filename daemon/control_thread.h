@@ -15,6 +15,7 @@
 #include "daemon/options.h"
 #include "daemon/peers.h"
 #include "daemon/stall_clock.h"
+#include "daemon/stall_log.h"
 #include "daemon/watchdog.h"
 #include "shm/unique_fd.h"
 
@@ -41,7 +42,11 @@ class ControlThread {
   void show_totals();
   void beat();
   void look_at_disk(std::uint64_t now_ns);
+  void on_report(const OperationReport& report);
+  [[nodiscard]] std::vector<const Connection*> connections() const;
   [[nodiscard]] std::string status() const;
+  [[nodiscard]] std::string streams() const;
+  [[nodiscard]] std::string stall_log() const;
   [[noreturn]] void stop();
   [[noreturn]] void give_up(const Error& error);
 
@@ -61,6 +66,7 @@ class ControlThread {
   Watchdog watchdog_;
   std::uint64_t last_slow_end_ns_ = 0;
   StallClock stall_clock_;
+  StallLog stall_log_;
   CircuitBreaker breaker_;
   shm::OldestOperation stall_;                   // as last written to the clients
   std::optional<shm::Sleeper> heartbeat_sleep_;  // announced while there is no heartbeat

@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "daemon/device.h"
+#include "daemon/peer_identity.h"
 #include "daemon/sandbox.h"
 #include "nvr/error.h"
 #include "shm/disk_state.h"
@@ -35,9 +36,14 @@ struct Violation {  // the connection is condemned; DETACH it
   Connection* connection = nullptr;
   const char* offence = nullptr;
 };
-struct SlowOperationEnded {
+struct OperationReport {  // of one that was slow, or met an error of the disk
   shm::OldestOperation operation;
+  std::uint64_t length = 0;  // bytes asked for from its offset on; 0: an open
   std::uint64_t duration_ns = 0;
+  bool is_slow = false;
+  int error = 0;  // errno; 0: none
+  std::uint32_t connection = 0;
+  PeerIdentity peer;
 };
 struct EngineNote {  // for the log
   std::string text;
@@ -46,6 +52,6 @@ struct EngineFailed {  // the thread has ended
   Error error;
 };
 using FromDisk = std::variant<std::monostate, DirectoryOpened, DirectoryMissing, StartFailed, Detached,
-                              Violation, SlowOperationEnded, EngineNote, EngineFailed>;
+                              Violation, OperationReport, EngineNote, EngineFailed>;
 
 }  // namespace nvr::daemon

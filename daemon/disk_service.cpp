@@ -24,6 +24,13 @@ shm::OldestOperation describe(const Operation& operation) {
           .offset = operation.offset + operation.done};
 }
 
+// Those that speak of the disk or its file system, rather than of the request.
+bool is_disk_error(int error) {
+  constexpr std::array kOfTheDisk = {EIO,    EREMOTEIO, ENODATA,   EILSEQ,    EBADMSG,   EUCLEAN,
+                                     ENODEV, ENOLINK,   ETIMEDOUT, ENOMEDIUM, ESHUTDOWN, ESTALE};
+  return std::ranges::find(kOfTheDisk, error) != kOfTheDisk.end();
+}
+
 std::optional<VisitPlan> make_plan(const DiskService::Setup& setup) {
   if (!setup.is_rotational) return std::nullopt;
   return VisitPlan{.visits = Visits(setup.fifo ? Visits::Order::kFifo : Visits::Order::kSweep),
@@ -270,14 +277,13 @@ void DiskService::complete(const Completion& completion) {
   const std::uint64_t now_ns = shm::now_ns();
   const std::uint64_t duration_ns = now_ns - operation.submitted_ns;
   NVR_STEP("daemon.completed");
-  const auto ended = describe(operation);
   --submitted_;
   in_flight_.end(operation.index);
   const bool is_open = operation.kind == Operation::Kind::kOpen;
   (is_open ? statistics_.open_time : statistics_.read_time).record_ns(duration_ns);
   if (!is_open && completion.result != -EAGAIN)
     (operation.asks_disk ? statistics_.disk_time : statistics_.memory_time).record_ns(duration_ns);
-  if (duration_ns >= setup_.slow_operation_ns) tell_(SlowOperationEnded{ended, duration_ns});
+  report_if_remarkable(operation, completion.result, duration_ns);
   if (goes_on(operation, completion.result)) {
     stream.on_progress(operation);
     hand_over(operation, now_ns);
@@ -291,6 +297,26 @@ void DiskService::complete(const Completion& completion) {
   if (!is_open && probe_ && completion.result > 0) probe_->remember(operation.recording);
   stream.on_finished(operation);
   stream.reschedule(now_ns);
+}
+
+// Tells of what was slow, and of what the disk failed at.
+void DiskService::report_if_remarkable(const Operation& operation, std::int64_t result,
+                                       std::uint64_t duration_ns) {
+  const int error = result < 0 ? static_cast<int>(-result) : 0;
+  // What could not be brought in ahead will be read for itself, and meets the error at its exact place.
+  const bool has_failed = is_disk_error(error) && operation.kind != Operation::Kind::kPrefetch;
+  const bool is_slow = duration_ns >= setup_.slow_operation_ns;
+  if (!is_slow && !has_failed) return;
+  const Connection& connection = operation.stream->connection();
+  tell_(OperationReport{.operation = describe(operation),
+                        .length = operation.kind == Operation::Kind::kOpen
+                                      ? 0
+                                      : std::uint64_t{operation.length} - operation.done,
+                        .duration_ns = duration_ns,
+                        .is_slow = is_slow,
+                        .error = is_disk_error(error) ? error : 0,
+                        .connection = connection.id(),
+                        .peer = connection.peer()});
 }
 
 // For the status.

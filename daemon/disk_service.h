@@ -34,7 +34,7 @@ class DiskService {
     bool fifo = false;                  // visits as they are wanted, to measure the sweep against
     std::uint32_t reserve_percent = 0;  // of a spinning disk's time, for others
   };
-  // Everything given outlives the service. `tell` hears of Detached, Violation, SlowOperationEnded,
+  // Everything given outlives the service. `tell` hears of Detached, Violation, OperationReport,
   // EngineNote.
   DiskService(Engine& engine, DiskStatistics& statistics, InFlight& in_flight, Setup setup, Tell tell);
   DiskService(const DiskService&) = delete;
@@ -86,6 +86,7 @@ class DiskService {
   void take_command(ServedStream& stream, const shm::Command& command, std::optional<const char*>& offence);
   void hand_over(Operation& operation, std::uint64_t now_ns);
   void complete(const Completion& completion);
+  void report_if_remarkable(const Operation& operation, std::int64_t result, std::uint64_t duration_ns);
   void show_plan();
   [[nodiscard]] bool goes_on(Operation& operation, std::int64_t result);
 

@@ -23,6 +23,9 @@ constexpr std::size_t kMaxSpinConnections = 32;  // with more, one look costs as
 constexpr std::uint32_t kMaxRingsWithoutWork = 1000;
 constexpr int kMutedPollMs = 10;
 constexpr int kDirectoryRetryMs = 250;
+constexpr std::size_t kPlacesPerConnection = 2;
+constexpr std::size_t kOtherPlaces = 16;  // start, engine
+constexpr std::size_t kReportPlaces = 64;
 
 void ring(int eventfd) {
   const std::uint64_t one = 1;
@@ -49,10 +52,10 @@ DiskThread::DiskThread(DiskThreadOptions options, Doorbells doorbells, shm::Uniq
       doorbells_(std::move(doorbells)),
       mail_wakeup_(std::move(mail_wakeup)),
       control_wakeup_(control_wakeup),
-      // Per connection: ATTACH and DETACH, and STOP; VIOLATION and DETACHED, and some room for slow
+      // Per connection: ATTACH and DETACH, and STOP; VIOLATION and DETACHED, and some room for reports of
       // operations.
-      to_disk_(2 * options_.max_connections + 2),
-      from_disk_(2 * options_.max_connections + 64),
+      to_disk_(kPlacesPerConnection * options_.max_connections + 2),
+      from_disk_(kPlacesPerConnection * options_.max_connections + kOtherPlaces + kReportPlaces),
       in_flight_(kMaxOperations),
       by_doorbell_(options_.max_connections + 1) {}
 
@@ -162,9 +165,12 @@ bool DiskThread::take_mail() {
   return any;
 }
 
+// Reports of operations may be lost, and leave the places that all other messages can need.
 void DiskThread::tell(FromDisk message) {
-  if (from_disk_.put(std::move(message)))
-    ring(control_wakeup_);  // full only of slow operations, which may be lost
+  const bool is_report = std::holds_alternative<OperationReport>(message);
+  if (is_report && from_disk_.room() <= kPlacesPerConnection * options_.max_connections + kOtherPlaces)
+    return statistics_.reports_lost.add();
+  if (from_disk_.put(std::move(message))) ring(control_wakeup_);
 }
 
 void DiskThread::attach(Connection& connection) {

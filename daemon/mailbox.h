@@ -25,6 +25,12 @@ class Mailbox {
     return true;
   }
 
+  // Producer. At least so many places are free.
+  [[nodiscard]] std::size_t room() const {
+    return cells_.size() -
+           (tail_.load(std::memory_order_relaxed) - head_.load(std::memory_order_acquire));  // as in put()
+  }
+
   // Consumer. seq_cst on tail_: it is also the look of a consumer that is about to sleep.
   [[nodiscard]] std::optional<Message> take() {
     const std::size_t head = head_.load(std::memory_order_relaxed);  // sole writer

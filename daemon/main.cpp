@@ -1,28 +1,18 @@
 // nvr-readerd: reads one directory of recordings on behalf of other processes.
 #include <signal.h>
-#include <spdlog/sinks/stdout_color_sinks.h>
-#include <spdlog/spdlog.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <ctime>
 
 #include "daemon/activation.h"
 #include "daemon/control_thread.h"
+#include "daemon/log.h"
 #include "daemon/options.h"
 
 namespace {
-
-void set_up_log(const std::string& level) {
-  tzset();  // reads files
-  spdlog::set_default_logger(spdlog::stderr_color_mt("nvr-readerd"));
-  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %n[%P] %^%l%$: %v");
-  spdlog::set_level(spdlog::level::from_str(level));
-}
 
 // Per connection: socket, pidfd, doorbell, two segments, and two more of one whose client kept its maps; per
 // stream one file. The metrics server's connections are fewer than 32. The limit is what the bounds can ask
@@ -48,10 +38,8 @@ nvr::shm::UniqueFd block_signals() {
   return nvr::shm::UniqueFd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
-// At every log level: a daemon that ends without having served says why.
 [[noreturn]] void fail_to_start(const nvr::Error& error) {
-  std::fprintf(stderr, "nvr-readerd: %s\n", error.message.c_str());
-  std::fflush(stderr);
+  nvr::daemon::say_why_it_ends(error.message);
   _exit(2);  // nothing was served yet, so there is nothing to wind down
 }
 
@@ -59,7 +47,7 @@ nvr::shm::UniqueFd block_signals() {
 
 int main(int argc, char** argv) {
   nvr::daemon::Options options = nvr::daemon::parse_options(argc, argv);
-  set_up_log(options.log_level);
+  nvr::daemon::set_up_log(options.log_level);
   set_descriptor_limit(options.max_clients, !options.metrics.empty());
   // A client of the same user could otherwise write to our memory through /proc/<pid>/mem.
   prctl(PR_SET_DUMPABLE, 0);

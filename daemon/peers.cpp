@@ -1,20 +1,21 @@
 #include "daemon/peers.h"
 
 #include <errno.h>
-#include <spdlog/spdlog.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 
+#include "daemon/log.h"
 #include "shm/clock.h"
 #include "shm/socket.h"
 #include "shm/step.h"
 
 namespace nvr::daemon {
 namespace {
+
+namespace level = spdlog::level;
 
 constexpr std::uint64_t kHandshakeNs = shm::kHandshakeMs * shm::kMillisecond;
 constexpr std::uint64_t kAcceptPauseNs = 100 * shm::kMillisecond;  // when descriptors have run out
@@ -69,7 +70,8 @@ void Peers::accept_some() {
   for (int i = 0; i < kAcceptBatch; ++i) {
     auto accepted = listener_->accept();
     if (!accepted) {  // out of descriptors: the listener would stay readable, so look away for a while
-      spdlog::warn("{}; trying again (raise the limit on open files)", accepted.error().message);
+      log_some(LogKind::kAccept, level::warn, "{}; trying again (raise the limit on open files)",
+               accepted.error().message);
       epoll_ctl(epoll_, EPOLL_CTL_DEL, listener_->fd(), nullptr);
       accept_again_ns_ = shm::now_ns() + kAcceptPauseNs;
       return;
@@ -104,7 +106,8 @@ void Peers::admit(AcceptedPeer accepted) {
 
 void Peers::refuse(const AcceptedPeer& accepted, const Error& why) {
   ++totals_.refused;
-  spdlog::warn("refused pid {} uid {}: {}", accepted.identity.pid, accepted.identity.uid, why.message);
+  log_some(LogKind::kRefusal, level::warn, "refused pid {} uid {}: {}", accepted.identity.pid,
+           accepted.identity.uid, why.message);
   static_cast<void>(shm::send_message(accepted.socket.get(), goodbye_of(why)));
 }
 
@@ -124,7 +127,8 @@ void Peers::on_socket(Peer& peer, std::uint32_t events) {
     if (!handled) {
       const Error& why = handled.error();
       ++(why.code == Code::kInvalidArgument ? totals_.violations : totals_.refused);
-      spdlog::warn("pid {} uid {} is disconnected: {}", peer.identity.pid, peer.identity.uid, why.message);
+      log_some(LogKind::kRefusal, level::warn, "pid {} uid {} is disconnected: {}", peer.identity.pid,
+               peer.identity.uid, why.message);
       return end(peer, &why);
     }
   }
@@ -141,14 +145,7 @@ Result<void> Peers::on_message(Peer& peer, std::span<const std::byte> message) {
     on_ready(peer);
     return {};
   }
-  if (peer.phase == Peer::Phase::kControl && header->type == shm::MessageType::kStatus) {
-    if (peer.reply_sent == peer.reply.size()) {  // else it is still being answered
-      peer.reply = setup_.status();
-      peer.reply_sent = 0;
-      send_reply(peer);
-    }
-    return {};
-  }
+  if (peer.phase == Peer::Phase::kControl) return on_question(peer, header->type, message);
   return fail(Code::kInvalidArgument,
               "message of type " + std::to_string(static_cast<int>(header->type)) + " out of place");
 }
@@ -217,28 +214,11 @@ void Peers::on_ready(Peer& peer) {
     return;
   }
   peer.phase = Peer::Phase::kServing;
-  spdlog::info("client pid {} uid {} connected: {} streams of {} slots", peer.identity.pid, peer.identity.uid,
-               peer.connection->geometry().streams, peer.connection->geometry().slots);
+  log_some(LogKind::kConnect, level::info, "client pid {} uid {} connected: {} streams of {} slots",
+           peer.identity.pid, peer.identity.uid, peer.connection->geometry().streams,
+           peer.connection->geometry().slots);
   NVR_STEP("daemon.about_to_attach");
   disk_->post(Attach{peer.connection.get()});
-}
-
-void Peers::send_reply(Peer& peer) {
-  while (peer.reply_sent < peer.reply.size()) {
-    shm::StatusPart part;
-    const std::size_t size = peer.reply.copy(part.text, sizeof(part.text), peer.reply_sent);
-    part.header.length = static_cast<std::uint16_t>(offsetof(shm::StatusPart, text) + size);
-    part.total = static_cast<std::uint32_t>(peer.reply.size());
-    part.offset = static_cast<std::uint32_t>(peer.reply_sent);
-    if (!shm::send_message(peer.socket.get(), part))
-      break;  // the rest when there is room, or never if it has gone
-    peer.reply_sent += size;
-  }
-  epoll_event event = {};
-  event.events = EPOLLIN | EPOLLRDHUP;
-  if (peer.reply_sent < peer.reply.size()) event.events |= EPOLLOUT;
-  event.data.u64 = tag_of(kSocket, peer.id);
-  epoll_ctl(epoll_, EPOLL_CTL_MOD, peer.socket.get(), &event);
 }
 
 // ---- The end
@@ -264,8 +244,8 @@ void Peers::end(Peer& peer, const Error* why) {
 
 void Peers::on_violation(const Connection& connection, const char* offence) {
   ++totals_.violations;
-  spdlog::warn("client pid {} uid {} broke the protocol and is disconnected: {}", connection.peer().pid,
-               connection.peer().uid, offence);
+  log_some(LogKind::kOffence, level::warn, "client pid {} uid {} broke the protocol and is disconnected: {}",
+           connection.peer().pid, connection.peer().uid, offence);
   const auto found = peers_.find(connection.id());
   if (found == peers_.end() || found->second.phase == Peer::Phase::kLeaving) return;
   const Error why{.code = Code::kInvalidArgument, .message = std::string("protocol violation: ") + offence};
@@ -275,8 +255,8 @@ void Peers::on_violation(const Connection& connection, const char* offence) {
 void Peers::on_detached(Connection& connection) {
   const auto found = peers_.find(connection.id());
   if (found == peers_.end()) return;
-  spdlog::info("client pid {} uid {} disconnected after {} chunks, {} bytes", connection.peer().pid,
-               connection.peer().uid, connection.chunks.value(), connection.bytes.value());
+  log_some(LogKind::kDisconnect, level::info, "client pid {} uid {} disconnected after {} chunks, {} bytes",
+           connection.peer().pid, connection.peer().uid, connection.chunks.value(), connection.bytes.value());
   forget(found->second);
 }
 
@@ -347,7 +327,8 @@ void Peers::check_deadlines() {
     const Error why{.code = Code::kDeadlineExceeded,
                     .message = peer.phase == Peer::Phase::kHello ? "no HELLO within a second of connecting"
                                                                  : "no READY within a second of connecting"};
-    spdlog::warn("pid {} uid {} is disconnected: {}", peer.identity.pid, peer.identity.uid, why.message);
+    log_some(LogKind::kRefusal, level::warn, "pid {} uid {} is disconnected: {}", peer.identity.pid,
+             peer.identity.uid, why.message);
     end(peer, &why);
   }
 }

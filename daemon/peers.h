@@ -25,7 +25,7 @@ struct Peer {
     kHello,    // HELLO is due
     kReady,    // WELCOME is sent, READY is due
     kServing,  // the disk thread has the connection
-    kControl,  // no segments: status
+    kControl,  // no segments: it asks
     kLeaving,  // shut down; the disk thread has not let go yet
   };
 
@@ -38,7 +38,7 @@ struct Peer {
   bool is_control = false;
   bool is_populated = false;
   std::unique_ptr<Connection> connection;
-  std::string reply;  // status text, and how much of it has been sent
+  std::string reply;  // the answer, and how much of it has been sent
   std::size_t reply_sent = 0;
 };
 
@@ -48,7 +48,9 @@ class Peers {
     Admission admission;
     std::uint64_t instance = 0;
     std::string directory;                // for WELCOME
-    std::function<std::string()> status;  // makes the status text
+    std::function<std::string()> status;  // make the texts that answer control connections
+    std::function<std::string()> streams = {};
+    std::function<std::string()> stall_log = {};
   };
   // `epoll` is the control thread's set; sockets are watched with the tags of tag_of(). Both outlive this.
   Peers(int epoll, DiskThread& disk, Setup setup) : epoll_(epoll), disk_(&disk), setup_(std::move(setup)) {}
@@ -104,6 +106,10 @@ class Peers {
   [[nodiscard]] Result<void> on_hello(Peer& peer, const shm::Hello& hello);
   [[nodiscard]] Result<void> create_connection(Peer& peer, const shm::Hello& hello);
   void on_ready(Peer& peer);
+  // Control connections: peers_control.cpp.
+  [[nodiscard]] Result<void> on_question(Peer& peer, shm::MessageType type,
+                                         std::span<const std::byte> message);
+  [[nodiscard]] std::string disconnect(const Peer& by, std::uint32_t connection);
   void send_reply(Peer& peer);
   void end(Peer& peer, const Error* why);
   void forget(Peer& peer);

@@ -84,6 +84,8 @@ std::optional<const char*> ServedStream::open(const shm::Command& command, std::
   growth_ = Growth();
   is_told_finished_ = false;
   first_published_ = opened_ = false;
+  next_ = command.begin;
+  facts_.opened(command, now_ns);
   connection_->stream_opened();
   if (command.begin > INT64_MAX || command.end > INT64_MAX) {
     end_with(error_descriptor(Code::kOutOfRange, Detail::kRangeBeyondEnd, EOVERFLOW, 0, 0));
@@ -92,6 +94,7 @@ std::optional<const char*> ServedStream::open(const shm::Command& command, std::
   } else {
     context_->scheduler.enqueue(*this, Scheduler::Place::kNew, now_ns);
     account_waiting();
+    show(now_ns);
   }
   return std::nullopt;
 }
@@ -131,6 +134,7 @@ bool ServedStream::take_credit() {
 
 void ServedStream::reschedule(std::uint64_t now_ns) {
   account_waiting();
+  show(now_ns);
   if (state_ != State::kReading || next_ >= file_->end) return;
   const bool could_read = can_read();
   const bool is_full = free_ == 0 && (could_read || !reads_ahead());
@@ -212,6 +216,22 @@ void ServedStream::account_waiting() {
     context_->statistics.streams_waiting.add();
   else
     context_->statistics.streams_waiting.subtract(1);
+}
+
+StreamWait ServedStream::waits_for() const {
+  if (state_ == State::kIdle) return StreamWait::kNothing;
+  // What is brought in ahead meanwhile nobody waits for yet.
+  if (state_ == State::kReading && free_ == 0 && reading_ == 0) return StreamWait::kReader;
+  return in_flight_ > 0 ? StreamWait::kDisk : StreamWait::kQueue;
+}
+
+void ServedStream::show(std::uint64_t now_ns) {
+  std::uint64_t position = next_;
+  if (!reads_.empty()) {
+    const Operation& first = reads_.front();
+    position = first.offset + std::min(first.length, first.published * kSlotBytes);
+  }
+  facts_.show(state_, waits_for(), position, now_ns);
 }
 
 void ServedStream::assign(Operation& operation) {
@@ -346,6 +366,7 @@ void ServedStream::on_opened(Operation& operation) {
     file_->end = growth_.readable_end();
     file_->is_counted = true;  // a map of it would be of what it was
   }
+  facts_.set_end(file_->end);
   if (file_->begin > file_->end || file_->end > file_->size)
     return end_with(error_descriptor(Code::kOutOfRange, Detail::kRangeBeyondEnd, 0, 0, file_->size));
   put({.kind = DescriptorKind::kOpened,
@@ -520,9 +541,11 @@ void ServedStream::account_end() {
 }
 
 void ServedStream::publish_terminal_if_settled() {
-  if (state_ != State::kEnding || in_flight_ > 0) return;
+  if (state_ != State::kEnding) return;
+  if (in_flight_ > 0) return show(shm::now_ns());
   NVR_STEP("daemon.about_to_end");
   state_ = State::kIdle;
+  show(shm::now_ns());
   connection_->stream_ended();
   account_end();
   if (!connection_->is_condemned()) {

@@ -20,6 +20,7 @@
 #include "daemon/read_ahead.h"
 #include "daemon/scheduler.h"
 #include "daemon/statistics.h"
+#include "daemon/stream_facts.h"
 #include "daemon/visit_plan.h"
 #include "shm/protocol.h"
 #include "shm/ring.h"
@@ -78,14 +79,11 @@ class ServedStream : public Schedulable, public Visitor, public Follower {
   [[nodiscard]] std::uint32_t in_flight() const { return in_flight_; }
   [[nodiscard]] Connection& connection() const { return *connection_; }
 
+  // Any thread.
+  [[nodiscard]] const StreamFacts& facts() const { return facts_; }
+
  private:
-  enum class State : std::uint8_t {
-    kIdle,     // the terminal has been published, or nothing was ever opened
-    kQueued,   // OPEN was taken; the disk has not been asked yet
-    kOpening,  // the open is with the engine
-    kReading,
-    kEnding,  // `terminal_` is decided and waits for what is in flight
-  };
+  using State = StreamState;
 
   [[nodiscard]] std::uint32_t allowed_in_flight() const;
   [[nodiscard]] bool reads_ahead() const;
@@ -96,6 +94,8 @@ class ServedStream : public Schedulable, public Visitor, public Follower {
   void account_waiting();
   void count_open(Code result);
   void account_end();
+  [[nodiscard]] StreamWait waits_for() const;
+  void show(std::uint64_t now_ns);
   void assign(Operation& operation);
   void prepare_read(Operation& operation, std::uint32_t most_slots);
   void on_missing(Operation& operation);
@@ -138,6 +138,7 @@ class ServedStream : public Schedulable, public Visitor, public Follower {
   bool accounted_waiting_ = false;     // in the statistics
   std::uint64_t visit_ramp_ = 0;  // bytes that the next visit may have: a stream of a moment wants no 8 MiB
   shm::Descriptor terminal_;
+  StreamFacts facts_;
 };
 
 }  // namespace nvr::daemon

@@ -55,6 +55,7 @@ struct DiskStatistics {
   Counter streams_open;       // now
   Counter streams_waiting;    // now: to be opened, or with room for more than they have
   Counter quarantined_bytes;  // now: slots in flight for streams that have been closed
+  Counter reports_lost;       // of slow or failed operations, for want of room
   Counter probe_answered_ns;  // when the disk last answered a DiskProbe (CLOCK_MONOTONIC)
   // What is known of a spinning disk (DiskModel), and what became of it.
   Counter visits;                             // begun

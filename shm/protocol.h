@@ -20,7 +20,9 @@
 //                                                 <-     GOODBYE {code, text} before every close by the
 //                                                 daemon
 //   HELLO and READY are each due within a second. `streams = 0` asks for a control connection: no segments,
-//   no descriptors; after READY it may send STATUS and gets the reply in STATUS_PART messages.
+//   no descriptors; after READY it may ask: STATUS, and from version 1.1 on STREAMS, STALL_LOG and
+//   DISCONNECT. Each is answered by a text (JSON, UTF-8) in STATUS_PART messages. One question at a time:
+//   what is asked before the answer to the question before has been sent is dropped.
 //
 // Indices       free-running u32, starting at `first_index`; ring positions are `index & (capacity - 1)`.
 //               What is pending is always `published - seen`, and it is never more than the capacity.
@@ -59,7 +61,9 @@ namespace nvr::shm {
 
 inline constexpr std::uint32_t kMagic = 0x3152564e;  // "NVR1"
 inline constexpr std::uint16_t kVersionMajor = 1;    // another major version is refused, naming both
-inline constexpr std::uint16_t kVersionMinor = 0;
+// 1: STREAMS, STALL_LOG, DISCONNECT. A daemon of an older minor version ends who sends what it does not know,
+// so look at WELCOME first.
+inline constexpr std::uint16_t kVersionMinor = 1;
 
 inline constexpr std::uint32_t kSlotBytes =
     65536;                                     // a chunk is at most this; chunk k starts at begin + k * 65536
@@ -87,9 +91,13 @@ enum class MessageType : std::uint16_t {
   kWelcome = 2,
   kReady = 3,
   kGoodbye = 4,
-  kPublished = 5,   // daemon -> client: something was published since `want_byte` was last raised
-  kStatus = 6,      // control connection: asks for the status text
-  kStatusPart = 7,  // one piece of it
+  kPublished = 5,  // daemon -> client: something was published since `want_byte` was last raised
+  // Control connection:
+  kStatus = 6,       // asks for the status
+  kStatusPart = 7,   // one piece of an answer
+  kStreams = 8,      // asks for every open stream: who, what, where, how long it waits and for what
+  kStallLog = 9,     // asks for the recent slow and failed operations of the disk
+  kDisconnect = 10,  // ends a connection of somebody's; for root and the daemon's own user
 };
 
 struct MessageHeader {
@@ -150,6 +158,25 @@ struct StatusRequest {
   MessageHeader header{kMagic, MessageType::kStatus, 8};
 };
 static_assert(sizeof(StatusRequest) == 8);
+
+struct StreamsRequest {
+  MessageHeader header{kMagic, MessageType::kStreams, 8};
+};
+static_assert(sizeof(StreamsRequest) == 8);
+
+struct StallLogRequest {
+  MessageHeader header{kMagic, MessageType::kStallLog, 8};
+};
+static_assert(sizeof(StallLogRequest) == 8);
+
+// Answered by {"disconnected": {"connection", "pid", "uid"}} or {"error": {"code", "message"}}, `code` being
+// a nvr::Code. Who is disconnected gets GOODBYE {Aborted}.
+struct DisconnectRequest {
+  MessageHeader header{kMagic, MessageType::kDisconnect, 16};
+  std::uint32_t connection = 0;  // as STATUS names it
+  std::uint32_t reserved = 0;
+};
+static_assert(sizeof(DisconnectRequest) == 16);
 
 inline constexpr std::size_t kStatusPartBytes = 16384;
 
