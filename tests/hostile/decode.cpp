@@ -59,7 +59,9 @@ std::string problem_decoding(std::span<const std::byte> bytes) {
   for (const auto& problem :
        {problem_with_message<shm::Hello>(bytes), problem_with_message<shm::Welcome>(bytes),
         problem_with_message<shm::Ready>(bytes), problem_with_message<shm::Goodbye>(bytes),
-        problem_with_goodbye(bytes), problem_with_message<shm::StatusRequest>(bytes)}) {
+        problem_with_goodbye(bytes), problem_with_message<shm::StatusRequest>(bytes),
+        problem_with_message<shm::StreamsRequest>(bytes), problem_with_message<shm::StallLogRequest>(bytes),
+        problem_with_message<shm::DisconnectRequest>(bytes)}) {
     if (!problem.empty()) return problem;
   }
   return "";

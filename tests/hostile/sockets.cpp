@@ -116,6 +116,7 @@ TEST_CASE("broken handshakes are refused with the reason, and cost nobody anythi
                             {std::string(4096, 'x'), "too long"},
                             {bytes_of(shm::Ready{}), "out of place"},
                             {bytes_of(shm::StatusRequest{}), "out of place"},
+                            {bytes_of(shm::DisconnectRequest{.connection = 1}), "out of place"},
                             {bytes_of(shm::Goodbye{}), "out of place"},
                             {bytes_of(hello_for(UINT32_MAX)), ""},
                             {bytes_of(hello_for(256, UINT32_MAX)), ""},
@@ -150,6 +151,7 @@ TEST_CASE("messages out of place end a connection that is served") {
   std::uint64_t violations = 0;
   for (const std::string& bytes :
        {bytes_of(shm::Ready{}), bytes_of(hello_for(2)), bytes_of(shm::StatusRequest{}),
+        bytes_of(shm::StreamsRequest{}), bytes_of(shm::DisconnectRequest{.connection = 1}),
         bytes_of(shm::Published{}), std::string("x"), std::string(100'000, 'x')}) {
     CAPTURE(bytes.size());
     CHECK(scene.attack([&](const Reporter&) {
@@ -273,9 +275,91 @@ TEST_CASE("a control connection that asks and asks and never reads holds up nobo
   Scene scene;
   CHECK(scene.slowed_by([&scene, sockets = std::make_shared<std::vector<shm::UniqueFd>>()] {
     while (sockets->size() < 3) sockets->push_back(control_connection(scene.socket()));
-    for (const shm::UniqueFd& socket : *sockets) send_raw(socket.get(), bytes_of(shm::StatusRequest{}));
+    for (const shm::UniqueFd& socket : *sockets) {
+      send_raw(socket.get(), bytes_of(shm::StatusRequest{}));
+      send_raw(socket.get(), bytes_of(shm::StreamsRequest{}));
+      send_raw(socket.get(), bytes_of(shm::StallLogRequest{}));
+    }
   }) == "");
   CHECK(scene.daemon().status().contains("engine"));
+  CHECK(scene.problem_after() == "");
+}
+
+TEST_CASE("control connections that ask for every stream as fast as they can read hold up nobody") {
+  Scene scene;
+  struct Asker {
+    std::vector<shm::UniqueFd> sockets;
+    std::optional<RawClient> client;
+  };
+  CHECK(scene.slowed_by([&scene, asker = std::make_shared<Asker>()] {
+    if (!asker->client) {
+      asker->client.emplace(scene.socket(), shm::Geometry{.streams = 256, .slots = 2});
+      for (std::uint32_t i = 0; i < 256; ++i) asker->client->starve(i, scene.file().id);
+    }
+    while (asker->sockets.size() < 3) asker->sockets.push_back(control_connection(scene.socket()));
+    std::vector<std::byte> buffer(shm::kMaxMessageBytes);
+    for (const shm::UniqueFd& socket : asker->sockets)
+      send_raw(socket.get(), bytes_of(shm::StreamsRequest{}));
+    for (const shm::UniqueFd& socket : asker->sockets)
+      while (recv(socket.get(), buffer.data(), buffer.size(), MSG_DONTWAIT) > 0) {
+      }
+  }) == "");
+  CHECK(scene.problem_after() == "");
+}
+
+TEST_CASE("questions that are not well-formed end the control connection with the reason") {
+  Scene scene;
+  shm::DisconnectRequest reserved{.connection = 1};
+  reserved.reserved = 1;
+  shm::StreamsRequest unknown;
+  unknown.header.type = static_cast<shm::MessageType>(11);
+  const auto longer = [](auto question) {  // says its true length, which is not the question's
+    question.header.length += 4;
+    return bytes_of(question).append(4, '\0').substr(0, question.header.length);
+  };
+  const auto shorter = [](auto question) {
+    question.header.length = 8;
+    return bytes_of(question);
+  };
+  std::uint64_t violations = 0;
+  for (const auto& [bytes, reason] : std::vector<std::pair<std::string, std::string>>{
+           {bytes_of(reserved), "reserved"},
+           {bytes_of(unknown), "out of place"},
+           {longer(shm::StreamsRequest{}), "length"},
+           {longer(shm::StallLogRequest{}), "length"},
+           {longer(shm::StatusRequest{}), "length"},
+           {shorter(shm::DisconnectRequest{.connection = 1}), "length"},
+           {bytes_of(shm::DisconnectRequest{.connection = 1}).substr(0, 12), "length"},
+           {bytes_of(shm::Welcome{}).substr(0, 200), "length"},
+           {bytes_of(shm::Ready{}), "out of place"}}) {
+    CAPTURE(reason, bytes.size());
+    CHECK(scene.attack([&](const Reporter&) {
+      const shm::UniqueFd socket = control_connection(scene.socket());
+      send_raw(socket.get(), bytes);
+      const std::string words = last_words(socket.get());
+      Reporter::require(!words.empty() && words.find(reason) != std::string::npos, "GOODBYE says: " + words);
+    }) == "");
+    CHECK(scene.daemon().total("violations") == ++violations);
+  }
+  CHECK(scene.problem_after() == "");
+}
+
+TEST_CASE("a client cannot disconnect others, however often it asks") {
+  if (geteuid() != 0) return skip_or_fail("clients of other users need root");
+  Scene scene;
+  CHECK(scene.attack([&](const Reporter&) {
+    const shm::UniqueFd socket = control_connection(scene.socket());
+    std::vector<char> buffer(shm::kMaxMessageBytes);
+    for (std::uint32_t connection = 0; connection < 1000; ++connection) {
+      send_raw(socket.get(), bytes_of(shm::DisconnectRequest{.connection = connection}));
+      Reporter::require(shm::wait_readable(socket.get(), far_deadline_ns()).has_value(), "no answer");
+      const ssize_t size = recv(socket.get(), buffer.data(), buffer.size(), 0);
+      const std::string answer(buffer.data(), static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
+      Reporter::require(answer.find("only root") != std::string::npos, "answered: " + answer);
+    }
+  }) == "");
+  CHECK(scene.daemon().total("violations") == 0);
+  CHECK(scene.bystander().goes_on());
   CHECK(scene.problem_after() == "");
 }
 

@@ -1,91 +1,17 @@
 #include "tools/ctl/status_report.h"
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <array>
-#include <ctime>
 #include <string_view>
 #include <utility>
+
+#include "tools/ctl/figures.h"
 
 namespace nvr::tools {
 namespace {
 
 using nlohmann::json;
-
-// ---- Tolerant access
-
-const json& child(const json& object, const char* key) {
-  static const json kNothing;
-  if (!object.is_object()) return kNothing;
-  const auto found = object.find(key);
-  return found == object.end() ? kNothing : *found;
-}
-
-double number(const json& object, const char* key) {
-  const json& value = child(object, key);
-  return value.is_number() ? value.get<double>() : 0;
-}
-
-std::int64_t integer(const json& object, const char* key) {
-  const json& value = child(object, key);
-  return value.is_number() ? value.get<std::int64_t>() : 0;
-}
-
-// Control characters could rewrite the terminal: directories and processes may be named anything.
-std::string printable(std::string name) {
-  for (char& c : name)
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
-  return name;
-}
-
-std::string text(const json& object, const char* key) {
-  const json& value = child(object, key);
-  if (value.is_number()) return value.dump();
-  return value.is_string() ? printable(value.get<std::string>()) : "?";
-}
-
-bool flag(const json& object, const char* key) {
-  const json& value = child(object, key);
-  return value.is_boolean() && value.get<bool>();
-}
-
-// ---- Quantities
-
-std::string bytes(double count) {
-  static constexpr std::array<std::string_view, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
-  std::size_t unit = 0;
-  for (; count >= 1024 && unit + 1 < kUnits.size(); ++unit) count /= 1024;
-  return unit == 0 ? fmt::format("{:.0f} B", count) : fmt::format("{:.1f} {}", count, kUnits[unit]);
-}
-
-std::string microseconds(double us) {
-  if (us < 1000) return fmt::format("{:.0f} us", us);
-  if (us < 1e6) return fmt::format("{:.1f} ms", us / 1e3);
-  return fmt::format("{:.1f} s", us / 1e6);
-}
-
-std::string duration(double seconds) {
-  const auto whole = static_cast<std::int64_t>(seconds);
-  if (whole >= 86400) return fmt::format("{} d {} h", whole / 86400, whole % 86400 / 3600);
-  if (whole >= 3600) return fmt::format("{} h {} min", whole / 3600, whole % 3600 / 60);
-  if (whole >= 60) return fmt::format("{} min {} s", whole / 60, whole % 60);
-  return fmt::format("{:.1f} s", seconds);
-}
-
-std::string grouped(std::int64_t count) {
-  std::string digits = std::to_string(count);
-  const std::size_t first = count < 0 ? 1 : 0;
-  for (std::size_t at = digits.size(); at > first + 3;) digits.insert(at -= 3, 1, ',');
-  return digits;
-}
-
-std::string clock_time(std::int64_t epoch_s) {
-  const auto when = static_cast<std::time_t>(epoch_s);
-  std::tm local = {};
-  if (localtime_r(&when, &local) == nullptr) return "?";
-  return fmt::format("{:%Y-%m-%d %H:%M:%S}", local);
-}
 
 // ---- Sections
 
@@ -94,8 +20,8 @@ std::string heading(const json& status) {
       "nvr-readerd {}  pid {}  up {}\n"
       "directory    {} ({})\n"
       "engine       {}\n",
-      text(status, "version"), text(status, "pid"), duration(number(status, "uptime_s")),
-      text(status, "directory"), text(status, "device_kind"), text(status, "engine"));
+      text_of(status, "version"), text_of(status, "pid"), duration(number(status, "uptime_s")),
+      text_of(status, "directory"), text_of(status, "device_kind"), text_of(status, "engine"));
 }
 
 std::string disk_section(const json& status, const ReportContext& context) {
@@ -110,14 +36,14 @@ std::string disk_section(const json& status, const ReportContext& context) {
 
   const double stuck_s = number(stall, "since_s");
   const std::int64_t since = context.now_s - static_cast<std::int64_t>(stuck_s);
-  const std::string operation = text(stall, "operation");
+  const std::string operation = text_of(stall, "operation");
   const std::string where =
       operation == "read" ? fmt::format(" at byte {}", grouped(integer(stall, "offset"))) : std::string();
   return fmt::format(
       "disk         STUCK for {}, since {}\n"
       "             in: {} {}{}  ({})\n"
       "             Clients get deadlines, not hangs. The kernel's view: dmesg | tail; smartctl -a <disk>\n",
-      duration(stuck_s), clock_time(since), operation, text(stall, "recording"), where, queue);
+      duration(stuck_s), clock_time(since), operation, text_of(stall, "recording"), where, queue);
 }
 
 // Of a spinning disk: what it can, and what becomes of it.
@@ -137,11 +63,11 @@ std::string visits_section(const json& status) {
 std::string connection_line(const json& connection, const ReportContext& context) {
   const std::int64_t pid = integer(connection, "pid");
   const std::string process = context.process_of ? printable(context.process_of(pid)) : std::string();
-  return fmt::format("{:>6} {:>9}  {:<16} {:>7} {:>5} of {:<4} {:>7} {:>11} {:>15} {:>12}\n",
-                     text(connection, "id"), pid, process.empty() ? "-" : process, text(connection, "uid"),
-                     integer(connection, "open_streams"), integer(connection, "streams"),
-                     integer(connection, "slots"), bytes(number(connection, "bytes_shared")),
-                     grouped(integer(connection, "chunks")), bytes(number(connection, "bytes")));
+  return fmt::format(
+      "{:>6} {:>9}  {:<16} {:>7} {:>5} of {:<4} {:>7} {:>11} {:>15} {:>12}\n", text_of(connection, "id"), pid,
+      process.empty() ? "-" : process, text_of(connection, "uid"), integer(connection, "open_streams"),
+      integer(connection, "streams"), integer(connection, "slots"), bytes(number(connection, "bytes_shared")),
+      grouped(integer(connection, "chunks")), bytes(number(connection, "bytes")));
 }
 
 std::string connections_section(const json& status, const ReportContext& context) {
@@ -149,7 +75,7 @@ std::string connections_section(const json& status, const ReportContext& context
   const json& totals = child(status, "totals");
   std::string out = fmt::format(
       "\nconnections  {} now, {} accepted, {} refused\n",
-      connections.is_array() ? std::to_string(connections.size()) : text(totals, "connections_now"),
+      connections.is_array() ? std::to_string(connections.size()) : text_of(totals, "connections_now"),
       grouped(integer(totals, "connections_accepted")), grouped(integer(totals, "connections_refused")));
   if (!connections.is_array() || connections.empty()) return out;
   out += fmt::format("{:>6} {:>9}  {:<16} {:>7} {:>13} {:>7} {:>11} {:>15} {:>12}\n", "id", "pid", "process",
