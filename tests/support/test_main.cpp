@@ -44,7 +44,7 @@ class Watch : public Catch::TestEventListenerBase {
     restart_random(info.name);
     std::fprintf(stderr, "[%s] NVR_TEST_SEED=%" PRIu64 " engine=%s\n", info.name.c_str(), test_seed(),
                  engine_under_test().c_str());
-    const unsigned limit_s = scaled(120u, 600u);
+    const unsigned limit_s = scaled(300u, 800u);
     std::snprintf(alarm_text, sizeof(alarm_text),
                   "\nTIMEOUT: '%s' did not end within %u s (NVR_TEST_SEED=%" PRIu64
                   "). Where the main thread is (addr2line -Cfpe %s shows lines; gdb shows all threads):\n",

@@ -314,7 +314,7 @@ void run(const Lane& lane, std::uint64_t total, bool with_signals) {
 }
 
 void run_all(std::uint64_t total, bool with_signals) {
-  if (getenv("NVR_TORTURE_HANDOFFS") != nullptr) alarm(0);  // reaches() notices what stands still
+  alarm(0);  // reaches() notices what stands still, however long the whole takes
   for (const Lane& lane : kLanes) run(lane, total / kLanes.size() + 1, with_signals);
 }
 
