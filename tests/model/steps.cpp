@@ -9,6 +9,7 @@ namespace {
 constexpr const char* kDiskThreadFile = "daemon/disk_thread.cpp";
 constexpr const char* kServiceFile = "daemon/disk_service.cpp";
 constexpr const char* kServedFile = "daemon/served_stream.cpp";
+constexpr const char* kPublishingFile = "daemon/stream_publishing.cpp";
 constexpr const char* kConnectionFile = "client/src/connection.cpp";
 constexpr const char* kReaderFile = "client/src/stream_reader.cpp";
 constexpr const char* kRingFile = "shm/ring.h";
@@ -29,15 +30,15 @@ constexpr std::array<SourcePlace, static_cast<std::size_t>(Step::kSteps)> kPlace
     {Step::kDiskSubmit, kServiceFile, "serve(scheduler_.next(now_ns), Operation::Lane::kNone, now_ns);"},
     {Step::kDiskSubmitCredit, kServiceFile, "if (!stream.take_credit()) {"},
     {Step::kDiskReap, kServiceFile, "engine_.reap(completions);"},
-    {Step::kDiskEndWithError, kServedFile, "if (published) publish();\n      end_with(error"},
+    {Step::kDiskEndWithError, kPublishingFile, "if (published) publish();\n      end_with(error"},
     {Step::kDiskAnnounce, kDiskThreadFile, "connection->sleeper().announce();"},
     {Step::kDiskSleep, kDiskThreadFile, "engine_->wait("},
     {Step::kDiskDrain, kDiskThreadFile, "doorbells_.drain("},
     {Step::kDiskRetire, kDiskThreadFile, "connection->sleeper().retire();"},
     {Step::kDiskPublish, kRingFile, "shared_->head.store(next_, std::memory_order_seq_cst);"},
     {Step::kDiskPublishQuietly, kServedFile, "// Nobody is woken for this:"},
-    {Step::kDiskWaiting, kServedFile, "if (reader_.should_ring()) {"},
-    {Step::kDiskFutexWake, kServedFile,
+    {Step::kDiskWaiting, kPublishingFile, "if (reader_.should_ring()) {"},
+    {Step::kDiskFutexWake, kPublishingFile,
      "if (!shm::futex_wake_one(descriptors_.futex_word())) reader_.take_back();"},
     {Step::kDiskWantByte, "daemon/connection.cpp", "if (!event_loop_.should_ring()) return false;"},
     {Step::kDiskSend, "daemon/connection.cpp", "shm::send_message(socket_, shm::Published{})"},

@@ -62,7 +62,7 @@ TEST_CASE("what --print-config prints is a file for --config that says the same"
         defaults.output);
 }
 
-TEST_CASE("--check-config is silent when all is well, and serves nothing") {
+TEST_CASE("configuration: --check-config is silent when all is well, and serves nothing") {
   const Site site;
   const auto checked = run_daemon({"--config", write_config(site, basics(site)), "--check-config"});
   CHECK(to_string(checked.exit) == "exit 0");
@@ -103,7 +103,7 @@ TEST_CASE("a configuration file that is not there is named") {
   CHECK_THAT(checked.errors, Contains("/nowhere/disk.conf"));
 }
 
-TEST_CASE("--version says what was built, by what and with what") {
+TEST_CASE("configuration: --version says what was built, by what and with what") {
   const auto version = run_daemon({"--version"});
   CHECK(to_string(version.exit) == "exit 0");
   for (const char* const fact : {"nvr-readerd 0.", "protocol: ", "compiler: ", "build type: ", "liburing 2.",

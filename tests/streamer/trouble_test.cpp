@@ -127,7 +127,8 @@ TEST_CASE("a disk that goes silent in mid-body: the connection is cut, and the r
 }
 
 TEST_CASE(
-    "bytes that cannot be read are a 500, or the end of a response that has begun; the others are served") {
+    "bytes that cannot be read are a 500, or the end of a response that has begun, and the others are "
+    "served") {
   if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
   const Site site;
   SlowDisk disk(site.directory());
