@@ -41,6 +41,9 @@ void ServedStream::reschedule(std::uint64_t now_ns) {
                        : next_ == file_->begin ? first
                                                : Scheduler::Place::kRead;
     context_->scheduler.enqueue(*this, place, now_ns);
+  } else if (free_ == 0 && !is_queued()) {
+    // What comes next is being brought in. Who empties its window meanwhile begins to wait for it.
+    context_->scheduler.enqueue(*this, Scheduler::Place::kStarved, now_ns);
   }
   if (context_->plan != nullptr) wish_for_visit(now_ns);
 }

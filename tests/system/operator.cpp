@@ -77,6 +77,35 @@ TEST_CASE("streams says who reads what, how far, and that it waits for its reade
   static_cast<void>(wait_for_streams(daemon, 0, ""));
 }
 
+// The thread of the mmap engine is in the read that hangs: it shows what was so when that began.
+TEST_CASE("who has emptied its window while more is being brought in waits for the disk") {
+  if (engine_under_test() == "mmap") return;
+  if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
+  const Site site;
+  SlowDisk disk(site.directory());
+  const RecordingFile file = make_recording(disk.backing(), {3, 78}, 100 * kChunkBytes, 1);
+  const DaemonProcess daemon = site.start({"--device-kind", "rotational"});
+  const ReleaseAtEnd release(disk);
+  Client client = connect_to(daemon, {.streams = 1, .slots_per_stream = 2});
+  disk.set_read_latency(std::chrono::milliseconds(300));  // long enough to stall what comes next
+  Stream stream = open_stream(client, file);
+  {
+    const auto first = stream.next(in(kLongEnough));
+    REQUIRE((first && *first));
+    disk.stall_reads(file.id);
+    disk.wait_until_stuck(file.id);
+    static_cast<void>(wait_for_streams(daemon, 1, "reader"));
+  }
+  for (;;) {
+    const auto next = stream.next(in(std::chrono::milliseconds(500)));
+    REQUIRE(next);
+    if (*next) continue;
+    CHECK(code_of(next) == Code::kDeadlineExceeded);
+    break;
+  }
+  static_cast<void>(wait_for_streams(daemon, 1, "disk"));
+}
+
 TEST_CASE("all that nvr-readerctl can do it does while the disk hangs") {
   if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
   const Site site;

@@ -51,7 +51,7 @@ bool flag(const json& object, const char* key) {
 std::string bytes(double count) {
   static constexpr std::array<std::string_view, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
   std::size_t unit = 0;
-  for (; count >= 1024 && unit + 1 < kUnits.size(); ++unit) count /= 1024;
+  for (; count >= 1000 && unit + 1 < kUnits.size(); ++unit) count /= 1024;
   return unit == 0 ? fmt::format("{:.0f} B", count) : fmt::format("{:.1f} {}", count, kUnits[unit]);
 }
 
