@@ -79,7 +79,8 @@ TEST_CASE("a recording is followed while another process writes it, and ends whe
     Client client = connect_to(daemon, {.streams = 4, .slots_per_stream = 4});
     for (const CachePolicy cache : {CachePolicy::kNormal, CachePolicy::kDrop}) {
       CAPTURE(kind, static_cast<int>(cache));
-      Growing growing(site, {++camera, 1}, pick(test_random(), 0, 300'000), 5'000'000 + camera);
+      ++camera;
+      Growing growing(site, {camera, 1}, pick(test_random(), 0, 300'000), 5'000'000 + camera);
       const std::uint64_t begin = pick(test_random(), 0, growing.size);
       OpenRequest request = growing.request();
       request.begin = begin;

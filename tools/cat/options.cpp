@@ -1,5 +1,7 @@
 #include "tools/cat/options.h"
 
+#include <fmt/format.h>
+
 #include <charconv>
 #include <cmath>
 #include <limits>

@@ -1,5 +1,7 @@
 #include "tools/streamer/options.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <bit>
 #include <charconv>
