@@ -322,22 +322,27 @@ TEST_CASE("questions that are not well-formed end the control connection with th
     return bytes_of(question);
   };
   std::uint64_t violations = 0;
-  for (const auto& [bytes, reason] : std::vector<std::pair<std::string, std::string>>{
-           {bytes_of(reserved), "reserved"},
-           {bytes_of(unknown), "out of place"},
-           {longer(shm::StreamsRequest{}), "length"},
-           {longer(shm::StallLogRequest{}), "length"},
-           {longer(shm::StatusRequest{}), "length"},
-           {shorter(shm::DisconnectRequest{.connection = 1}), "length"},
-           {bytes_of(shm::DisconnectRequest{.connection = 1}).substr(0, 12), "length"},
-           {bytes_of(shm::Welcome{}).substr(0, 200), "length"},
-           {bytes_of(shm::Ready{}), "out of place"}}) {
-    CAPTURE(reason, bytes.size());
+  struct Offence {
+    std::string bytes;
+    std::string reason;  // what the daemon calls it
+  };
+  for (const auto& offence :
+       std::vector<Offence>{{bytes_of(reserved), "reserved"},
+                            {bytes_of(unknown), "out of place"},
+                            {longer(shm::StreamsRequest{}), "length"},
+                            {longer(shm::StallLogRequest{}), "length"},
+                            {longer(shm::StatusRequest{}), "length"},
+                            {shorter(shm::DisconnectRequest{.connection = 1}), "length"},
+                            {bytes_of(shm::DisconnectRequest{.connection = 1}).substr(0, 12), "length"},
+                            {bytes_of(shm::Welcome{}).substr(0, 200), "length"},
+                            {bytes_of(shm::Ready{}), "out of place"}}) {
+    CAPTURE(offence.reason, offence.bytes.size());
     CHECK(scene.attack([&](const Reporter&) {
       const shm::UniqueFd socket = control_connection(scene.socket());
-      send_raw(socket.get(), bytes);
+      send_raw(socket.get(), offence.bytes);
       const std::string words = last_words(socket.get());
-      Reporter::require(!words.empty() && words.find(reason) != std::string::npos, "GOODBYE says: " + words);
+      Reporter::require(!words.empty() && words.find(offence.reason) != std::string::npos,
+                        "GOODBYE says: " + words);
     }) == "");
     CHECK(scene.daemon().total("violations") == ++violations);
   }
