@@ -5,6 +5,8 @@
 
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <set>
+#include <sstream>
 #include <thread>
 
 #include "daemon/sandbox.h"
@@ -25,6 +27,29 @@ const std::vector<std::string> kServed = {"--metrics", "127.0.0.1:0"};
 std::vector<std::string> served_and(std::vector<std::string> more) {
   more.insert(more.end(), kServed.begin(), kServed.end());
   return more;
+}
+
+// The families of a text: "nvr_readerd_opens_total counter".
+std::set<std::string> families_of(const std::string& text) {
+  std::set<std::string> families;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);)
+    if (line.starts_with("# TYPE ")) families.insert(line.substr(7));
+  return families;
+}
+
+TEST_CASE("what nvr-readerctl metrics says is named as the daemon itself names it") {
+  const Site site;
+  const DaemonProcess daemon = site.start(served_and({"--device-kind", "rotational"}));
+  const std::set<std::string> served = families_of(http_get(metrics_url(daemon)));
+  const ProgramResult ctl = run_program({path_of_ctl(), "--socket", daemon.socket(), "metrics"});
+  std::set<std::string> said = families_of(ctl.output);
+  CHECK(said.erase("nvr_readerd_uptime_seconds gauge") == 1);  // the daemon says when it started
+  CHECK(said.size() > 20);
+  for (const std::string& family : said) {
+    CAPTURE(family);
+    CHECK(served.contains(family));
+  }
 }
 
 TEST_CASE("metrics count what was read, opened, refused and lent") {

@@ -151,6 +151,24 @@ TEST_CASE("wrk: hundreds of viewers at a time get what they ask for, and another
   CHECK(problem_with(waiting.receive(), 200, stuck, 0, stuck.size) == "");
 }
 
+TEST_CASE("promtool finds nothing wrong with the streamer's metrics") {
+  if (const auto reason = missing_program({"curl", "promtool"})) return skip_or_fail(*reason);
+  const Site site;
+  static_cast<void>(site.record({1, 1}, 300'000));
+  const DaemonProcess daemon = site.start();
+  const StreamerProcess streamer({{"a", daemon.socket()}});
+  static_cast<void>(curl({streamer.url("/a/1/1"), "--output", "/dev/null"}));
+  static_cast<void>(curl({streamer.url("/a/9/9"), "--output", "/dev/null"}));
+  const std::string metrics = curl({streamer.url("/metrics")});
+  CHECK(metrics.find("nvr_streamer_responses_total{") != std::string::npos);
+  const std::string path = site.root() / "metrics";
+  write_file(path, metrics);
+  const auto checked =
+      run_program({"/bin/sh", "-c", path_of_program("promtool") + " check metrics < " + path});
+  CHECK(to_string(checked.exit) == "exit 0");
+  CHECK(checked.output + checked.errors == "");
+}
+
 TEST_CASE("Chromium plays an mp4 and seeks in it") {
   if (const auto reason = missing_program({"ffmpeg", "chromium"})) return skip_or_fail(*reason);
   const Site site;

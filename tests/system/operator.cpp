@@ -124,7 +124,7 @@ TEST_CASE("all that nvr-readerctl can do it does while the disk hangs") {
   CHECK(json_of(daemon, {"stall-log"}).at("stuck").at("recording") == "3/1842086");
   CHECK_THAT(text_of(daemon, {"stall-log"}), Contains("in progress: read 3/1842086"));
   CHECK_THAT(text_of(daemon, {"metrics"}),
-             Contains("nvr_readerd_streams_waiting 1") && !Contains("nvr_readerd_disk_stuck_seconds 0\n"));
+             Contains("nvr_readerd_streams_waiting 1") && !Contains("nvr_readerd_stall_age_seconds 0\n"));
   CHECK_THAT(text_of(daemon, {"top", "--count", "1"}), Contains("STUCK") && Contains("3/1842086"));
   const json seen = json_of(daemon, {"top", "--count", "1"});
   CHECK(seen.at("streams")[0].at("waits_for") == "disk");

@@ -211,8 +211,8 @@ TEST_CASE("metrics are as promtool wants them") {
           .argv = {path_of_ctl(), "--socket", daemon.socket(), "metrics"}, .uid = {}, .max_descriptors = {}},
       metrics.fd(), STDERR_FILENO);
   REQUIRE(to_string(ctl.wait().value_or(Exit{})) == "exit 0");
-  CHECK_THAT(metrics.text(), Contains("nvr_readerd_chunks_total 10\n") &&
-                                 Contains("nvr_readerd_read_duration_seconds_bucket{le=\"+Inf\"}"));
+  CHECK_THAT(metrics.text(), Contains("nvr_readerd_published_chunks_total 10\n") &&
+                                 Contains("nvr_readerd_read_seconds_bucket{le=\"+Inf\"}"));
   lseek(metrics.fd(), 0, SEEK_SET);
   const Capture said;
   Process check = spawn(Command{.argv = {promtool, "check", "metrics"}, .uid = {}, .max_descriptors = {}},

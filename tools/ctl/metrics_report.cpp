@@ -19,8 +19,8 @@ using prometheus::ClientMetric;
 using prometheus::MetricFamily;
 using prometheus::MetricType;
 
-// A number of the status, and what it is called. Kept in step by hand with status_json of the daemon: what a
-// daemon does not say is left out.
+// A number of the status, and what it is called: as in the daemon's own --metrics, whose labels the status
+// does not have. Kept in step by hand with status_json of the daemon: what a daemon does not say is left out.
 struct Figure {
   const char* key;
   const char* name;
@@ -32,11 +32,11 @@ constexpr std::initializer_list<Figure> kCounters = {
     {"connections_refused", "nvr_readerd_connections_refused_total", "Connections not let in."},
     {"violations", "nvr_readerd_protocol_violations_total", "Clients ended for breaking the protocol."},
     {"opens", "nvr_readerd_opens_total", "Opens that the disk has answered."},
-    {"chunks", "nvr_readerd_chunks_total", "Chunks published to clients."},
-    {"bytes", "nvr_readerd_delivered_bytes_total", "Bytes in them."},
+    {"chunks", "nvr_readerd_published_chunks_total", "Chunks published to clients."},
+    {"bytes", "nvr_readerd_published_bytes_total", "Bytes in them."},
     {"errors", "nvr_readerd_stream_errors_total", "Streams that ended in an error."},
-    {"wakes", "nvr_readerd_client_wakes_total", "Wakes of sleeping clients."},
-    {"sleeps", "nvr_readerd_disk_thread_sleeps_total", "Sleeps of the disk thread."}};
+    {"wakes", "nvr_readerd_wakes_total", "Wakes of sleeping clients."},
+    {"sleeps", "nvr_readerd_sleeps_total", "Sleeps of the disk thread."}};
 
 constexpr std::initializer_list<Figure> kGauges = {
     {"connections_now", "nvr_readerd_connections", "Connections with streams."},
@@ -49,8 +49,8 @@ constexpr std::initializer_list<Figure> kGauges = {
      "Slots of closed streams that the disk still owes."}};
 
 constexpr std::initializer_list<Figure> kHistograms = {
-    {"open_us", "nvr_readerd_open_duration_seconds", "How long the disk took to open a recording."},
-    {"read_us", "nvr_readerd_read_duration_seconds", "How long the disk took for a read of up to 64 chunks."},
+    {"open_us", "nvr_readerd_open_seconds", "How long the disk took to open a recording."},
+    {"read_us", "nvr_readerd_read_seconds", "How long the disk took for a read of up to 64 chunks."},
     {"queue_wait_us", "nvr_readerd_queue_wait_seconds", "How long opens waited for their turn."},
     {"first_chunk_us", "nvr_readerd_first_chunk_seconds",
      "How long clients waited for a stream's first chunk."}};
@@ -112,7 +112,7 @@ std::string metrics_report(const json& status) {
   families.gauge("nvr_readerd_operations_in_flight", "Operations that the disk has not answered.",
                  number(status, "operations_in_flight"));
   const json& stall = child(status, "stall");
-  families.gauge("nvr_readerd_disk_stuck_seconds", "Age of the oldest of them; 0: nothing is stuck.",
+  families.gauge("nvr_readerd_stall_age_seconds", "For how long the disk has been stuck; 0: it is not.",
                  flag(stall, "stuck") ? number(stall, "since_s") : 0);
   const json& totals = child(status, "totals");
   for (const auto& [key, name, help] : kCounters)
