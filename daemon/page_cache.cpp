@@ -20,9 +20,9 @@ namespace {
 constexpr long SYS_cachestat = 451;
 #endif
 constexpr std::uint64_t kPage = 4096;
-// How far ahead one mincore() looks (512 pages, one call per 32 chunks of a hot file), and for how long its
+// How far ahead one mincore() looks (2048 pages, one call per 128 chunks of a hot file), and for how long its
 // answer is relied on. What is reclaimed in between costs a page fault, no more.
-constexpr std::uint64_t kResidencyWindow = 2 << 20;
+constexpr std::uint64_t kResidencyWindow = 8 << 20;
 constexpr std::uint64_t kResidencyTrustNs = 10 * shm::kMillisecond;
 
 constexpr std::uint64_t page_of(std::uint64_t offset) {
@@ -58,7 +58,8 @@ std::uint64_t resident_end(SampleFile& file, std::uint64_t offset, std::uint64_t
 
 // True also where nobody can tell.
 bool begins_in_memory(const SampleFile& file) {
-  const std::uint64_t length = std::min(file.end - file.begin, kResidencyWindow);
+  constexpr std::uint64_t kBeginning = 2 << 20;
+  const std::uint64_t length = std::min(file.end - file.begin, kBeginning);
   return presence_of(file.fd.get(), file.begin, length).value_or(Presence::kAll) == Presence::kAll;
 }
 
