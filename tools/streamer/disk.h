@@ -23,11 +23,9 @@ namespace nvr::streamer {
 // Somebody who waits for news of a disk.
 class DiskListener {
  public:
+  virtual ~DiskListener() = default;
   // Something may have arrived. Called once for each listen().
   virtual void on_news() = 0;
-
- protected:
-  ~DiskListener() = default;
 };
 
 // What is known of a recording from the last time that it was opened.

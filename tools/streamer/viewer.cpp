@@ -17,7 +17,7 @@ using boost::system::error_code;
 using tcp = boost::asio::ip::tcp;
 
 constexpr std::uint32_t kMostHeaderBytes = 8192;
-constexpr std::size_t kMostInputBytes = 2 * kMostHeaderBytes;
+constexpr std::size_t kMostInputBytes = std::size_t{2} * kMostHeaderBytes;
 constexpr std::size_t kReadBytes = 4096;
 constexpr auto kLinger = std::chrono::seconds(2);
 constexpr const char* kRetryAfterSeconds = "2";
