@@ -43,27 +43,27 @@ void add_throughput_targets(const DiskRow& row, const std::vector<DiskRow>& rows
   constexpr double kLeastJain = 0.98;
   constexpr double kTimesSeed = 6;
   targets.push_back({.what = name_of_target(row.streams, row.system, "MB/s / the disk's"),
-                     .ratio = row.share(),
+                     .measured = row.share(),
                      .bound = least_share(row.streams)});
   const DiskRow* const seed = find(rows, row.part, "seed", row.streams);
   if (row.streams == 16 && seed != nullptr)
     targets.push_back({.what = name_of_target(row.streams, row.system, "MB/s / seed"),
-                       .ratio = ratio_of(row.mb_per_s, seed->mb_per_s),
+                       .measured = ratio_of(row.mb_per_s, seed->mb_per_s),
                        .bound = kTimesSeed});
   if (row.streams > 1 && row.jain)
     targets.push_back({.what = name_of_target(row.streams, row.system, "fairness (Jain)"),
-                       .ratio = *row.jain,
+                       .measured = *row.jain,
                        .bound = kLeastJain});
 }
 
 void add_viewer_targets(const DiskRow& row, std::vector<Target>& targets) {
   constexpr double kLeastShare = 0.60;
   targets.push_back({.what = name_of_target(row.streams, row.system, "viewers and export: underruns"),
-                     .ratio = static_cast<double>(row.underruns.value_or(0)),
+                     .measured = static_cast<double>(row.underruns.value_or(0)),
                      .at_least = false,
                      .bound = 0});
   targets.push_back({.what = name_of_target(row.streams, row.system, "viewers and export: MB/s / the disk's"),
-                     .ratio = row.share(),
+                     .measured = row.share(),
                      .bound = kLeastShare});
 }
 
@@ -76,13 +76,13 @@ void add_first_chunk_targets(const DiskRow& row, const std::vector<DiskRow>& row
   // Without an open there is nothing to be proud of.
   const bool compares = !fifo->first_chunk_ms.empty() && !row.first_chunk_ms.empty();
   targets.push_back({.what = name_of_target(row.streams, row.system, "first chunk, p99 / fifo"),
-                     .ratio = compares ? ratio_of(percentile_of(row.first_chunk_ms, 0.99),
-                                                  percentile_of(fifo->first_chunk_ms, 0.99))
-                                       : std::numeric_limits<double>::infinity(),
+                     .measured = compares ? ratio_of(percentile_of(row.first_chunk_ms, 0.99),
+                                                     percentile_of(fifo->first_chunk_ms, 0.99))
+                                          : std::numeric_limits<double>::infinity(),
                      .at_least = false,
                      .bound = kMostOfFifo});
   targets.push_back({.what = name_of_target(row.streams, row.system, "first chunk, MB/s / fifo"),
-                     .ratio = ratio_of(row.mb_per_s, fifo->mb_per_s),
+                     .measured = ratio_of(row.mb_per_s, fifo->mb_per_s),
                      .bound = kLeastThroughput});
 }
 
