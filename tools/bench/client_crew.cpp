@@ -20,6 +20,7 @@ using BenchClock = std::chrono::steady_clock;
 // What the crew's owner sends: a window of time. And what a child answers; the first time, to nothing, that
 // it is ready.
 struct Command {
+  ClientCrew::Order order = ClientCrew::Order::kRead;
   BenchClock::rep begin = 0;
   BenchClock::rep length = 0;
 };
@@ -38,6 +39,10 @@ Answer to_answer(const Error& error) {
   return answer;
 }
 
+FileRange range_of(const FileSet& files, std::size_t stream_of_all) {
+  return {.file = stream_of_all % files.count(), .begin = 0, .end = files.file_bytes()};
+}
+
 // A window of one child: every stream from another file on.
 Answer read_window(System& system, const FileSet& files, const Command& command, std::size_t member,
                    std::size_t streams) {
@@ -45,7 +50,7 @@ Answer read_window(System& system, const FileSet& files, const Command& command,
   std::vector<DiskStream> what;
   for (std::size_t i = 0; i < streams; ++i)
     what.push_back(
-        {.range = {.file = (member * streams + i) % files.count(), .begin = 0, .end = files.file_bytes()},
+        {.range = range_of(files, member * streams + i),
          .circle = DiskStream::Circle{.first = 0, .last = files.count() - 1, .stays_cached = true}});
   const std::chrono::duration<double> length = BenchClock::duration(command.length);
   const auto result = run_disk_load(system, files, what, length.count());
@@ -53,6 +58,18 @@ Answer read_window(System& system, const FileSet& files, const Command& command,
   Answer answer = {.is_right = true, .seconds = result->seconds};
   for (std::size_t i = 0; i < streams; ++i) answer.bytes[i] = result->streams[i].bytes;
   return answer;
+}
+
+Answer open_all(System& system, const FileSet& files, std::size_t member, std::size_t streams) {
+  for (std::size_t i = 0; i < streams; ++i)
+    if (const auto opened = system.open(i, range_of(files, member * streams + i)); !opened)
+      return to_answer(opened.error());
+  return {.is_right = true};
+}
+
+Answer close_all(System& system, std::size_t streams) {
+  for (std::size_t i = 0; i < streams; ++i) system.close(i);
+  return {.is_right = true};
 }
 
 // The child's life. Returns its exit code.
@@ -63,7 +80,17 @@ int serve(int socket, const FileSet& files, const CrewSetup& setup, std::size_t 
   do {
     if (send(socket, &answer, sizeof(answer), MSG_NOSIGNAL) != sizeof(answer)) return 1;
     if (!system || recv(socket, &command, sizeof(command), 0) != sizeof(command)) return 0;
-    answer = read_window(**system, files, command, member, setup.streams_each);
+    switch (command.order) {
+      case ClientCrew::Order::kRead:
+        answer = read_window(**system, files, command, member, setup.streams_each);
+        break;
+      case ClientCrew::Order::kOpen:
+        answer = open_all(**system, files, member, setup.streams_each);
+        break;
+      case ClientCrew::Order::kClose:
+        answer = close_all(**system, setup.streams_each);
+        break;
+    }
   } while (true);
 }
 
@@ -89,10 +116,12 @@ double CrewFlow::jain() const {
 
 Result<ClientCrew> ClientCrew::start(const FileSet& files, CrewSetup setup) {
   ClientCrew crew(std::move(setup));
-  for (std::size_t i = 0; i < crew.setup_.processes; ++i)
+  // One after the other: a daemon takes only so many handshakes at a time.
+  for (std::size_t i = 0; i < crew.setup_.processes; ++i) {
     if (auto forked = crew.fork_member(files); !forked) return tl::unexpected(forked.error());
-  for (const Member& member : crew.members_)
-    if (const auto ready = receive(member.socket.get()); !ready) return tl::unexpected(ready.error());
+    if (const auto ready = receive(crew.members_.back().socket.get()); !ready)
+      return tl::unexpected(ready.error());
+  }
   return crew;
 }
 
@@ -115,7 +144,18 @@ Result<void> ClientCrew::fork_member(const FileSet& files) {
   return {};
 }
 
-Result<CrewFlow> ClientCrew::measure(std::chrono::nanoseconds window) {
+Result<void> ClientCrew::tell_all(Order order) {
+  const Command command = {.order = order};
+  for (const Member& member : members_) {
+    if (send(member.socket.get(), &command, sizeof(command), MSG_NOSIGNAL) != sizeof(command))
+      return fail_errno(errno, "a client process does not listen");
+    if (const auto done = receive(member.socket.get()); !done) return tl::unexpected(done.error());
+  }
+  return {};
+}
+
+Result<CrewFlow> ClientCrew::measure(std::chrono::nanoseconds window,
+                                     const std::function<void()>& meanwhile) {
   const auto cpu_before = cpu_ns();
   if (!cpu_before) return tl::unexpected(cpu_before.error());
   // The children have been told by then.
@@ -125,6 +165,10 @@ Result<CrewFlow> ClientCrew::measure(std::chrono::nanoseconds window) {
   for (const Member& member : members_)
     if (send(member.socket.get(), &command, sizeof(command), MSG_NOSIGNAL) != sizeof(command))
       return fail_errno(errno, "a client process does not listen");
+  if (meanwhile) {
+    std::this_thread::sleep_until(begin + window / 2);
+    meanwhile();
+  }
   CrewFlow result;
   double bytes = 0;
   for (const Member& member : members_) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -31,11 +32,19 @@ struct CrewFlow {
 
 class ClientCrew {
  public:
+  // What its children are told to do.
+  enum class Order : std::uint32_t { kRead, kOpen, kClose };
+
   // Forks: before the caller has threads that hold locks. Returns when all children have their systems.
   [[nodiscard]] static Result<ClientCrew> start(const FileSet& files, CrewSetup setup);
 
   // All streams read the files, one after another, each from another one on.
-  [[nodiscard]] Result<CrewFlow> measure(std::chrono::nanoseconds window);
+  // `meanwhile` is called in the midst of the window.
+  [[nodiscard]] Result<CrewFlow> measure(std::chrono::nanoseconds window,
+                                         const std::function<void()>& meanwhile = {});
+  // Opens all streams, and takes nothing of them, until close_streams().
+  [[nodiscard]] Result<void> open_streams() { return tell_all(Order::kOpen); }
+  [[nodiscard]] Result<void> close_streams() { return tell_all(Order::kClose); }
   // CPU time of all its processes and helpers since they started.
   [[nodiscard]] Result<std::uint64_t> cpu_ns() const;
 
@@ -47,6 +56,7 @@ class ClientCrew {
 
   explicit ClientCrew(CrewSetup setup) : setup_(std::move(setup)) {}
   [[nodiscard]] Result<void> fork_member(const FileSet& files);
+  [[nodiscard]] Result<void> tell_all(Order order);
 
   CrewSetup setup_;
   std::vector<Member> members_;

@@ -9,8 +9,8 @@
 
 #include "tools/bench/client_crew.h"
 #include "tools/bench/compare.h"
+#include "tools/bench/hot_files.h"
 #include "tools/bench/nvr_system.h"
-#include "tools/bench/scratch.h"
 
 namespace nvr::bench {
 namespace {
@@ -169,25 +169,17 @@ void print_heading(const BenchOptions& options) {
 }  // namespace
 
 Result<Findings> run_hot(const BenchOptions& options) {
-  const auto scratch = ScratchDirectory::create(options.directory);
-  if (!scratch) return tl::unexpected(scratch.error());
-  const std::filesystem::path recordings = scratch->path() / "recordings";
-  std::error_code error;
-  if (!std::filesystem::create_directory(recordings, error))
-    return fail_errno(error.value(), "cannot make " + recordings.string());
   print_heading(options);
-  const auto files = FileSet::create(recordings, options.files);
-  if (!files) return tl::unexpected(files.error());
-  const SystemSetup setup = {.files = *files,
-                             .scratch = scratch->path(),
-                             .daemon = options.daemon,
-                             .device_kind = options.device_kind,
-                             .streams = kMostStreams};
+  const auto recordings = HotFiles::create(options);
+  if (!recordings) return tl::unexpected(recordings.error());
+  const FileSet& files = recordings->files();
+  SystemSetup setup = recordings->setup(options);
+  setup.streams = kMostStreams;
   auto of_processes = measure_processes(setup, options);
   if (!of_processes) return tl::unexpected(of_processes.error());
   const auto systems = make_systems(kSystems, setup);
   if (!systems) return tl::unexpected(systems.error());
-  if (auto warm = warm_up(*systems, *files); !warm) return tl::unexpected(warm.error());
+  if (auto warm = warm_up(*systems, files); !warm) return tl::unexpected(warm.error());
 
   const auto foreign = ForeignLoad::watch(*systems);
   if (!foreign) return tl::unexpected(foreign.error());
@@ -195,7 +187,7 @@ Result<Findings> run_hot(const BenchOptions& options) {
   for (const std::size_t streams : kStreamCounts) {
     std::vector<Samples> samples(systems->size());
     for (std::size_t round = 0; round < options.rounds; ++round)
-      if (auto done = run_round(*systems, *files, streams, options, samples); !done)
+      if (auto done = run_round(*systems, files, streams, options, samples); !done)
         return tl::unexpected(done.error());
     for (std::size_t i = 0; i < systems->size(); ++i)
       findings.rows.push_back(to_row("hot", (*systems)[i]->name(), streams, samples[i]));

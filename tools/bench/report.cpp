@@ -6,8 +6,6 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "tools/bench/text_files.h"
-
 namespace nvr::bench {
 namespace {
 
@@ -99,19 +97,29 @@ void print_table(const std::vector<Row>& rows, const std::vector<std::string>& r
 }
 
 void print_plain_table(const std::vector<Row>& rows) {
+  const bool has_flow = std::ranges::any_of(rows, [](const Row& row) { return row.gb_per_s.max > 0; });
+  const bool has_latency = std::ranges::any_of(rows, [](const Row& row) { return row.latency.has_value(); });
   const auto number = [](const Spread& spread, int digits) {
     return spread.max > 0 ? spread_text(spread, digits) : std::string("-");
   };
-  fmt::print("{:<28} {:>7}  {:<13} {:>20} {:>21} {:>27}  {:>8} {:>8} {:>8}\n", "", "streams", "system",
-             "GB/s (min..max)", "CPU s/GB (min..max)", "ops/s (min..max)", "p50 us", "p99 us", "p99.9 us");
+  const auto line_of = [&](std::string_view part, std::string_view streams, std::string_view system,
+                           const std::string& flow, const std::string& latency) {
+    return fmt::format("{:<28} {:>7}  {:<13}{}{}", part, streams, system, has_flow ? flow : "",
+                       has_latency ? latency : "");
+  };
+  constexpr std::string_view kFlow = "{:>22} {:>22} {:>28}";
+  constexpr std::string_view kLatency = "  {:>9} {:>9} {:>9}";
+  fmt::print("{}\n", line_of("", "streams", "system",
+                             fmt::format(kFlow, "GB/s (min..max)", "CPU s/GB (min..max)", "ops/s (min..max)"),
+                             fmt::format(kLatency, "p50 us", "p99 us", "p99.9 us")));
   for (const Row& row : rows) {
-    std::string line =
-        fmt::format("{:<28} {:>7}  {:<13} {:>20} {:>21} {:>27}", row.part, row.streams, row.system,
-                    number(row.gb_per_s, 2), number(row.cpu_s_per_gb, 3), number(row.ops_per_s, 0));
-    if (row.latency)
-      line += fmt::format("  {:>8.2f} {:>8.2f} {:>8.2f}", row.latency->p50_us, row.latency->p99_us,
-                          row.latency->p999_us);
-    for (const Figure& figure : row.figures) line += fmt::format("  {} {:.6g}", figure.name, figure.value);
+    const auto us = [](double value) { return fmt::format("{:.2f}", value); };
+    const Latency latency = row.latency.value_or(Latency());
+    std::string line = line_of(
+        row.part, std::to_string(row.streams), row.system,
+        fmt::format(kFlow, number(row.gb_per_s, 2), number(row.cpu_s_per_gb, 3), number(row.ops_per_s, 0)),
+        fmt::format(kLatency, us(latency.p50_us), us(latency.p99_us), us(latency.p999_us)));
+    for (const Figure& figure : row.figures) line += fmt::format("  {} {:.5g}", figure.name, figure.value);
     fmt::print("{}\n", line);
   }
 }
@@ -128,8 +136,7 @@ void print_targets(const std::vector<Target>& targets) {
   }
 }
 
-Result<void> write_json(const std::vector<Row>& rows, const std::string& path) {
-  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+void append_json(const std::vector<Row>& rows, nlohmann::ordered_json& list) {
   for (const Row& row : rows) {
     nlohmann::ordered_json entry = {{"scenario", row.scenario},
                                     {"part", row.part},
@@ -148,7 +155,6 @@ Result<void> write_json(const std::vector<Row>& rows, const std::string& path) {
     for (const Figure& figure : row.figures) entry[figure.name] = figure.value;
     list.push_back(entry);
   }
-  return write_text(list.dump(2) + '\n', path);
 }
 
 }  // namespace nvr::bench

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -65,6 +66,7 @@ void print_table(const std::vector<Row>& rows, const std::vector<std::string>& r
 // Without ratios, for scenarios whose parts are different questions.
 void print_plain_table(const std::vector<Row>& rows);
 void print_targets(const std::vector<Target>& targets);
-[[nodiscard]] Result<void> write_json(const std::vector<Row>& rows, const std::string& path);
+// An object for each row.
+void append_json(const std::vector<Row>& rows, nlohmann::ordered_json& list);
 
 }  // namespace nvr::bench

@@ -2,6 +2,7 @@
 // from one thread at a time; calls for different streams may come from different threads.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -30,8 +31,11 @@ struct Tally {
   std::uint64_t chunks = 0;
   std::uint64_t bytes = 0;
   std::uint64_t sum = 0;
+  bool notes_arrival = false;
+  std::chrono::steady_clock::time_point arrived_at = {};  // of the last chunk, before it was read
 
   void take(std::span<const std::byte> chunk) {
+    if (notes_arrival) arrived_at = std::chrono::steady_clock::now();
     ++chunks;
     bytes += chunk.size();
     sum += sum_of_lines(chunk);
