@@ -60,14 +60,22 @@ class Asker {
     for (bool go_on = true; go_on;) {
       go_on = BenchClock::now() < end;
       for (std::size_t stream = 0; stream < outstanding; ++stream) {
-        const auto taken = system_.next(stream, tally_);
-        if (!taken) return tl::unexpected(taken.error());
+        if (auto taken = take(stream); !taken) return taken;
         system_.close(stream);
         if (!go_on) continue;
         if (auto opened = open(stream); !opened) return opened;
       }
     }
     return {};
+  }
+
+  // To the end of its range.
+  [[nodiscard]] Result<void> take(std::size_t stream) {
+    for (;;) {
+      const auto more = system_.next(stream, tally_);
+      if (!more) return tl::unexpected(more.error());
+      if (!*more) return {};
+    }
   }
 
   [[nodiscard]] Result<void> open(std::size_t stream) {
