@@ -15,18 +15,16 @@
 namespace nvr::bench {
 namespace {
 
-constexpr std::size_t kSlots = 32;
-
 class MemcpySystem final : public System {
  public:
-  explicit MemcpySystem(std::vector<shm::Mapping> maps) : maps_(std::move(maps)) {}
+  MemcpySystem(std::vector<shm::Mapping> maps, std::size_t slots) : maps_(std::move(maps)), slots_(slots) {}
 
   [[nodiscard]] std::string_view name() const override { return "memcpy"; }
 
   [[nodiscard]] Result<void> open(std::size_t stream, const FileRange& range) override {
     OpenStream& state = streams_[stream];
     state.range = range;
-    if (state.window.empty()) state.window.resize(kSlots * kChunkBytes);
+    if (state.window.empty()) state.window.resize(slots_ * kChunkBytes);
     return {};
   }
 
@@ -38,7 +36,7 @@ class MemcpySystem final : public System {
     std::memcpy(to, maps_[range.file].data() + range.begin, bytes);
     tally.take({to, bytes});
     range.begin += bytes;
-    slot = (slot + 1) % kSlots;
+    slot = (slot + 1) % slots_;
     return true;
   }
 
@@ -52,6 +50,7 @@ class MemcpySystem final : public System {
   };
 
   std::vector<shm::Mapping> maps_;
+  std::size_t slots_;  // of a stream's window
   std::array<OpenStream, kMaxStreams> streams_;
 };
 
@@ -69,7 +68,7 @@ Result<std::unique_ptr<System>> make_memcpy_system(const SystemSetup& setup) {
     static_cast<void>(sum_of_lines({map->data(), setup.files.file_bytes()}));
     maps.push_back(std::move(*map));
   }
-  return std::make_unique<MemcpySystem>(std::move(maps));
+  return std::make_unique<MemcpySystem>(std::move(maps), setup.slots);
 }
 
 }  // namespace nvr::bench
