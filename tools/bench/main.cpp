@@ -97,9 +97,9 @@ void name_slowdisk() {
 BenchOptions shortened(std::string_view scenario, BenchOptions options) {
   constexpr std::uint64_t kFileBytes = 32U << 20;
   constexpr std::size_t kRounds = 5;
-  constexpr std::size_t kColdRounds = 3;  // each measurement of it takes some seconds
+  constexpr std::size_t kFewRounds = 3;  // each measurement takes some seconds
   options.files.bytes = std::min(options.files.bytes, kFileBytes);
-  options.rounds = std::min(options.rounds, scenario == "cold" ? kColdRounds : kRounds);
+  options.rounds = std::min(options.rounds, scenario == "cold" || scenario == "scale" ? kFewRounds : kRounds);
   options.disk.parts = {"throughput"};
   options.disk.streams = {kUsualStreams};
   options.disk.systems = {"seed", "nvr_mmap", "nvr_io_uring"};
