@@ -18,7 +18,7 @@ constexpr double kPanel = kTop + kHeight + 40;
 constexpr double kBar = 20;
 constexpr double kGap = 26;  // between groups
 constexpr double kLegend = 112;
-constexpr double kLeastGroup = 84;  // room for its label
+constexpr double kLetter = 6;  // of a group's label
 
 // A system has the same colour in all charts.
 const char* colour_of(const std::string& series) {
@@ -98,7 +98,8 @@ std::string grid(const Scale& scale, double top, double width) {
 
 double width_of(const ChartGroup& group) {
   const auto shown = std::ranges::count_if(group.values, [](double value) { return value > 0; });
-  return std::max(kLeastGroup, static_cast<double>(shown) * kBar) + kGap;
+  return std::max(kLetter * static_cast<double>(group.label.size()), static_cast<double>(shown) * kBar) +
+         kGap;
 }
 
 double width_of(const Chart& chart) {
