@@ -25,6 +25,9 @@ class FileMaps {
   // a read by system call: 60, 139 and 36 us a MiB in 4 KiB folios (Linux 6.18, memcpy). So the first readers
   // use the system call, and from this one on the entries are worth their price.
   static constexpr std::uint32_t kReadersBeforeMap = 3;
+  // Who reads less had better not be counted: for what a few system calls bring, the map itself costs more
+  // than the bytes do.
+  static constexpr std::uint64_t kLeastBytes = 512U << 10;
 
   // Counts one more reader of `file`. Returns a map of at least [0, file.end), or null while it is not worth
   // it or cannot be had.

@@ -100,10 +100,10 @@ std::int64_t PageCache::read(Operation& operation) {
   return read_mapped(operation, resident_end(file, operation.position(), operation.position() + 1));
 }
 
-// Only who finds the recording in memory counts as one who reads it again.
+// Only who finds the recording in memory, and reads much of it, counts as one who reads it again.
 bool PageCache::is_hot(SampleFile& file) {
   if (!std::exchange(file.is_counted, true) && file.residency_known && file.cache == CachePolicy::kNormal &&
-      begins_in_memory(file))
+      file.end - file.begin >= FileMaps::kLeastBytes && begins_in_memory(file))
     file.map = maps_.count_reader(file, shm::now_ns());
   return file.map != nullptr;
 }

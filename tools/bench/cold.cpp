@@ -64,7 +64,7 @@ void add_targets(const std::vector<Row>& rows, std::vector<Target>& targets) {
     for (const Row& row : rows)
       if (row.streams == streams) best = std::max(best, row.gb_per_s.median);
     targets.push_back({.what = name_of_target(streams, "nvr_io_uring", "GB/s / the best"),
-                       .ratio = ratio_of(ours->gb_per_s.median, best),
+                       .measured = ratio_of(ours->gb_per_s.median, best),
                        .at_least = true,
                        .bound = kNearTheBest});
   }

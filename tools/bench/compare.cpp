@@ -33,11 +33,10 @@ Row to_row(std::string scenario, std::string_view system, std::size_t streams, c
              .streams = streams,
              .gb_per_s = spread_of(samples.gb_per_s),
              .cpu_s_per_gb = spread_of(samples.cpu_s_per_gb),
-             .ops_per_s = spread_of(samples.chunks_per_s),
-             .open = std::nullopt};
+             .ops_per_s = spread_of(samples.chunks_per_s)};
   if (!samples.open_us.empty())
-    row.open = Latency{.p50_us = percentile_of(samples.open_us, 0.5),
-                       .p99_us = percentile_of(samples.open_us, 0.99)};
+    row.latency = Latency{.p50_us = percentile_of(samples.open_us, 0.5),
+                          .p99_us = percentile_of(samples.open_us, 0.99)};
   return row;
 }
 

@@ -1,6 +1,7 @@
 #include "tools/bench/cpu_time.h"
 
 #include <errno.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,6 +21,16 @@ std::uint64_t own_cpu_ns() {
   timespec time = {};
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
   return to_ns(time);
+}
+
+std::uint64_t ended_children_cpu_ns() {
+  rusage usage = {};
+  getrusage(RUSAGE_CHILDREN, &usage);
+  const auto ns = [](const timeval& time) {
+    return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 +
+           static_cast<std::uint64_t>(time.tv_usec) * 1000;
+  };
+  return ns(usage.ru_utime) + ns(usage.ru_stime);
 }
 
 Result<std::uint64_t> cpu_ns_of(pid_t pid) {

@@ -11,6 +11,8 @@
 namespace nvr::bench {
 
 [[nodiscard]] std::uint64_t own_cpu_ns();
+// Of all children that have been waited for.
+[[nodiscard]] std::uint64_t ended_children_cpu_ns();
 // Of another process, as long as it has not been waited for.
 [[nodiscard]] Result<std::uint64_t> cpu_ns_of(pid_t pid);
 

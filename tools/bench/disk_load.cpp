@@ -114,8 +114,10 @@ class Runner {
     }
     system_.close(stream_);
     if (auto right = check(); !right) return right;
-    const shm::UniqueFd fd(open(files_.path(range_.file).c_str(), O_RDONLY | O_CLOEXEC));
-    if (fd) posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED);
+    if (!what_.circle->stays_cached) {
+      const shm::UniqueFd fd(open(files_.path(range_.file).c_str(), O_RDONLY | O_CLOEXEC));
+      if (fd) posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED);
+    }
     before_ += tally_.bytes;
     tally_ = {};
     range_.file = range_.file == what_.circle->last ? what_.circle->first : range_.file + 1;

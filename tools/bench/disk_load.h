@@ -19,6 +19,7 @@ struct DiskStream {
   struct Circle {
     std::size_t first = 0;
     std::size_t last = 0;
+    bool stays_cached = false;  // it is not dropped
   };
   std::optional<Circle> circle = {};
 };

@@ -3,12 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <limits>
 #include <nlohmann/json.hpp>
 
 #include "tools/bench/compare.h"
-#include "tools/bench/text_files.h"
 
 namespace nvr::bench {
 namespace {
@@ -43,27 +41,27 @@ void add_throughput_targets(const DiskRow& row, const std::vector<DiskRow>& rows
   constexpr double kLeastJain = 0.98;
   constexpr double kTimesSeed = 6;
   targets.push_back({.what = name_of_target(row.streams, row.system, "MB/s / the disk's"),
-                     .ratio = row.share(),
+                     .measured = row.share(),
                      .bound = least_share(row.streams)});
   const DiskRow* const seed = find(rows, row.part, "seed", row.streams);
   if (row.streams == 16 && seed != nullptr)
     targets.push_back({.what = name_of_target(row.streams, row.system, "MB/s / seed"),
-                       .ratio = ratio_of(row.mb_per_s, seed->mb_per_s),
+                       .measured = ratio_of(row.mb_per_s, seed->mb_per_s),
                        .bound = kTimesSeed});
   if (row.streams > 1 && row.jain)
     targets.push_back({.what = name_of_target(row.streams, row.system, "fairness (Jain)"),
-                       .ratio = *row.jain,
+                       .measured = *row.jain,
                        .bound = kLeastJain});
 }
 
 void add_viewer_targets(const DiskRow& row, std::vector<Target>& targets) {
   constexpr double kLeastShare = 0.60;
   targets.push_back({.what = name_of_target(row.streams, row.system, "viewers and export: underruns"),
-                     .ratio = static_cast<double>(row.underruns.value_or(0)),
+                     .measured = static_cast<double>(row.underruns.value_or(0)),
                      .at_least = false,
                      .bound = 0});
   targets.push_back({.what = name_of_target(row.streams, row.system, "viewers and export: MB/s / the disk's"),
-                     .ratio = row.share(),
+                     .measured = row.share(),
                      .bound = kLeastShare});
 }
 
@@ -76,13 +74,13 @@ void add_first_chunk_targets(const DiskRow& row, const std::vector<DiskRow>& row
   // Without an open there is nothing to be proud of.
   const bool compares = !fifo->first_chunk_ms.empty() && !row.first_chunk_ms.empty();
   targets.push_back({.what = name_of_target(row.streams, row.system, "first chunk, p99 / fifo"),
-                     .ratio = compares ? ratio_of(percentile_of(row.first_chunk_ms, 0.99),
-                                                  percentile_of(fifo->first_chunk_ms, 0.99))
-                                       : std::numeric_limits<double>::infinity(),
+                     .measured = compares ? ratio_of(percentile_of(row.first_chunk_ms, 0.99),
+                                                     percentile_of(fifo->first_chunk_ms, 0.99))
+                                          : std::numeric_limits<double>::infinity(),
                      .at_least = false,
                      .bound = kMostOfFifo});
   targets.push_back({.what = name_of_target(row.streams, row.system, "first chunk, MB/s / fifo"),
-                     .ratio = ratio_of(row.mb_per_s, fifo->mb_per_s),
+                     .measured = ratio_of(row.mb_per_s, fifo->mb_per_s),
                      .bound = kLeastThroughput});
 }
 
@@ -114,8 +112,7 @@ std::vector<Target> disk_targets(const std::vector<DiskRow>& rows) {
   return targets;
 }
 
-Result<void> write_disk_json(const std::vector<DiskRow>& rows, const std::string& path) {
-  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+void append_disk_json(const std::vector<DiskRow>& rows, nlohmann::ordered_json& list) {
   for (const DiskRow& row : rows) {
     nlohmann::ordered_json entry = {{"scenario", "disk"},
                                     {"part", row.part},
@@ -140,63 +137,15 @@ Result<void> write_disk_json(const std::vector<DiskRow>& rows, const std::string
     }
     list.push_back(entry);
   }
-  return write_text(list.dump(2) + "\n", path);
 }
 
-Result<void> write_disk_svg(const std::vector<DiskRow>& rows, const std::string& path) {
-  constexpr double kBarWidth = 22;
-  constexpr double kGap = 26;
-  constexpr double kHeight = 260;  // of share 1
-  constexpr double kTop = 60;
-  constexpr double kLeft = 50;
-  constexpr std::array<const char*, 6> kColours = {"#9a9a9a", "#d9a441", "#3b6fb6",
-                                                   "#2f9e6e", "#a8c0e0", "#a9d8c3"};
-  std::vector<std::string> names;
+Chart disk_chart(const std::vector<DiskRow>& rows) {
+  Chart chart = {.title = "disk: share of its sequential bandwidth, by load and number of streams",
+                 .series = {},
+                 .groups = {}};
   for (const DiskRow& row : rows)
-    if (std::ranges::find(names, row.system) == names.end()) names.push_back(row.system);
-
-  std::string bars;
-  std::string group;
-  double x = kLeft;
-  for (const DiskRow& row : rows) {
-    const std::string load = fmt::format("{}: {}", row.part, row.streams);
-    if (load != group) {
-      x += group.empty() ? 8 : kGap;
-      bars += fmt::format("<text x=\"{:.0f}\" y=\"{:.0f}\">{}</text>\n", x, kTop + kHeight + 16, load);
-      group = load;
-    }
-    const auto name = static_cast<std::size_t>(std::ranges::find(names, row.system) - names.begin());
-    const double height = kHeight * std::min(row.share(), 1.1);
-    bars += fmt::format(
-        "<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.0f}\" height=\"{:.1f}\" fill=\"{}\"/>\n"
-        "<text x=\"{:.1f}\" y=\"{:.1f}\" font-size=\"9\">{:.2f}</text>\n",
-        x, kTop + kHeight - height, kBarWidth - 2, height, kColours.at(name % kColours.size()), x,
-        kTop + kHeight - height - 3, row.share());
-    x += kBarWidth;
-  }
-  double width = x + kGap;
-  std::string legend;
-  double at = kLeft;
-  for (std::size_t i = 0; i < names.size(); ++i, at += 130)
-    legend += fmt::format(
-        "<rect x=\"{:.0f}\" y=\"28\" width=\"10\" height=\"10\" fill=\"{}\"/>"
-        "<text x=\"{:.0f}\" y=\"37\">{}</text>\n",
-        at, kColours.at(i % kColours.size()), at + 14, names[i]);
-  width = std::max({width, at, 560.0});
-  std::string lines;
-  for (const double share : {0.0, 0.25, 0.5, 0.75, 1.0})
-    lines += fmt::format(
-        "<line x1=\"{0:.0f}\" x2=\"{1:.0f}\" y1=\"{2:.0f}\" y2=\"{2:.0f}\" stroke=\"#ccc\"/>"
-        "<text x=\"12\" y=\"{3:.0f}\">{4:.2f}</text>\n",
-        kLeft, width - 10, kTop + kHeight * (1 - share), kTop + kHeight * (1 - share) + 4, share);
-  return write_text(
-      fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0:.0f}\" height=\"{1:.0f}\" "
-                  "viewBox=\"0 0 {0:.0f} {1:.0f}\" font-family=\"sans-serif\" font-size=\"11\">\n"
-                  "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
-                  "<text x=\"{2:.0f}\" y=\"18\" font-size=\"13\">Share of the disk's sequential "
-                  "bandwidth, by load and number of streams</text>\n{3}{4}{5}</svg>\n",
-                  width, kTop + kHeight + 30, kLeft, legend, lines, bars),
-      path);
+    chart.add(fmt::format("{} {}", row.part, row.streams), row.system, row.share());
+  return chart;
 }
 
 }  // namespace nvr::bench

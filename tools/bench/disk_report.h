@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "nvr/error.h"
+#include "tools/bench/chart.h"
 #include "tools/bench/report.h"
 
 namespace nvr::bench {
@@ -28,8 +28,8 @@ struct DiskRow {
 
 void print_disk_table(const std::vector<DiskRow>& rows);
 [[nodiscard]] std::vector<Target> disk_targets(const std::vector<DiskRow>& rows);
-[[nodiscard]] Result<void> write_disk_json(const std::vector<DiskRow>& rows, const std::string& path);
-// The shares as bars, grouped by load.
-[[nodiscard]] Result<void> write_disk_svg(const std::vector<DiskRow>& rows, const std::string& path);
+void append_disk_json(const std::vector<DiskRow>& rows, nlohmann::ordered_json& list);
+// The shares, grouped by load.
+[[nodiscard]] Chart disk_chart(const std::vector<DiskRow>& rows);
 
 }  // namespace nvr::bench

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <numeric>
 #include <thread>
 
 #include "shm/unique_fd.h"
@@ -79,7 +78,7 @@ std::uint64_t sum_of_lines(std::span<const std::byte> bytes) {
 }
 
 FileSet::FileSet(std::filesystem::path directory, FileShape shape)
-    : directory_(std::move(directory)), shape_(shape), chunk_sums_(shape.count) {}
+    : directory_(std::move(directory)), shape_(shape), sums_(shape.count, {0}) {}
 
 Result<FileSet> FileSet::create(const std::filesystem::path& directory, FileShape shape) {
   FileSet files(directory, shape);
@@ -126,9 +125,7 @@ std::string FileSet::path(std::size_t file) const {
 }
 
 std::uint64_t FileSet::expected_sum(std::size_t file, std::uint64_t begin, std::uint64_t end) const {
-  const auto first = chunk_sums_[file].begin();
-  return std::accumulate(first + static_cast<std::ptrdiff_t>(begin / kChunkBytes),
-                         first + static_cast<std::ptrdiff_t>(end / kChunkBytes), std::uint64_t{0});
+  return sums_[file][end / kPageBytes] - sums_[file][begin / kPageBytes];
 }
 
 Result<void> FileSet::write_file(std::size_t file) {
@@ -141,8 +138,8 @@ Result<void> FileSet::write_file(std::size_t file) {
     for (std::uint64_t& word : group) word = next_random(state);
     const auto bytes =
         std::as_bytes(std::span(group)).first(std::min<std::uint64_t>(kGroupBytes, shape_.bytes - at));
-    for (std::size_t chunk = 0; chunk < bytes.size(); chunk += kChunkBytes)
-      chunk_sums_[file].push_back(sum_of_lines(bytes.subspan(chunk, kChunkBytes)));
+    for (std::size_t page = 0; page < bytes.size(); page += kPageBytes)
+      sums_[file].push_back(sums_[file].back() + sum_of_lines(bytes.subspan(page, kPageBytes)));
     if (auto written = write_frames(fd.get(), bytes, name); !written) return written;
   }
   if (fdatasync(fd.get()) != 0) return fail_errno(errno, "cannot write " + name + " to disk");

@@ -17,6 +17,8 @@ namespace nvr::bench {
 // sums to add up.
 [[nodiscard]] std::uint64_t sum_of_lines(std::span<const std::byte> bytes);
 
+inline constexpr std::size_t kPageBytes = 4096;
+
 struct FileShape {
   std::size_t count = 16;
   std::uint64_t bytes = 64U << 20;  // a multiple of kChunkBytes
@@ -39,7 +41,7 @@ class FileSet {
   [[nodiscard]] const std::filesystem::path& directory() const { return directory_; }
   [[nodiscard]] RecordingId id(std::size_t file) const;
   [[nodiscard]] std::string path(std::size_t file) const;
-  // What sum_of_lines() gives for [begin, end) of a file; multiples of kChunkBytes.
+  // What sum_of_lines() gives for [begin, end) of a file; multiples of kPageBytes.
   [[nodiscard]] std::uint64_t expected_sum(std::size_t file, std::uint64_t begin, std::uint64_t end) const;
 
  private:
@@ -48,7 +50,7 @@ class FileSet {
 
   std::filesystem::path directory_;
   FileShape shape_;
-  std::vector<std::vector<std::uint64_t>> chunk_sums_;  // [file][chunk]
+  std::vector<std::vector<std::uint64_t>> sums_;  // [file][page]: of all before it
 };
 
 }  // namespace nvr::bench

@@ -16,13 +16,6 @@ using BenchClock = std::chrono::steady_clock;
 // counted.
 constexpr auto kSettle = std::chrono::milliseconds(5);
 
-Result<std::uint64_t> all_cpu_ns(const System& system) {
-  std::this_thread::sleep_for(kSettle);
-  auto other = system.other_cpu_ns();
-  if (!other) return other;
-  return own_cpu_ns() + *other;
-}
-
 Result<void> check_sum(const System& system, std::uint64_t sum, std::uint64_t expected) {
   if (sum == expected) return {};
   return fail(Code::kDataLoss, fmt::format("{} delivered wrong bytes", system.name()));
@@ -118,17 +111,24 @@ Result<Tally> total_of(const System& system, const std::vector<Consumer>& consum
 
 }  // namespace
 
+Result<std::uint64_t> cpu_ns_with(const System& system) {
+  std::this_thread::sleep_for(kSettle);
+  auto other = system.other_cpu_ns();
+  if (!other) return other;
+  return own_cpu_ns() + *other;
+}
+
 Result<Flow> measure_flow(System& system, const FileSet& files, const Load& load) {
   std::vector<Consumer> consumers(std::min(load.consumers, load.streams), Consumer(system, files));
   for (std::size_t stream = 0; stream < load.streams; ++stream)
     consumers[stream % consumers.size()].add_stream(stream);
 
-  const auto cpu_before = all_cpu_ns(system);
+  const auto cpu_before = cpu_ns_with(system);
   if (!cpu_before) return tl::unexpected(cpu_before.error());
   const auto started = BenchClock::now();
   run_consumers(consumers, started + load.at_least);
   const std::chrono::duration<double> took = BenchClock::now() - started;
-  const auto cpu_after = all_cpu_ns(system);
+  const auto cpu_after = cpu_ns_with(system);
   if (!cpu_after) return tl::unexpected(cpu_after.error());
 
   const auto total = total_of(system, consumers);
@@ -145,6 +145,11 @@ Result<ForeignLoad> ForeignLoad::watch(const std::vector<std::unique_ptr<System>
   return ForeignLoad(systems, *start);
 }
 
+ForeignLoad ForeignLoad::watch_children() {
+  static const std::vector<std::unique_ptr<System>> none;
+  return ForeignLoad(none, *sample(none));
+}
+
 Result<double> ForeignLoad::cpus() const {
   const auto now = sample(systems_);
   if (!now) return tl::unexpected(now.error());
@@ -153,7 +158,9 @@ Result<double> ForeignLoad::cpus() const {
 }
 
 Result<ForeignLoad::Sample> ForeignLoad::sample(const std::vector<std::unique_ptr<System>>& systems) {
-  double foreign_s = static_cast<double>(machine_cpu_ns()) / 1e9 - static_cast<double>(own_cpu_ns()) / 1e9;
+  double foreign_s = (static_cast<double>(machine_cpu_ns()) - static_cast<double>(own_cpu_ns()) -
+                      static_cast<double>(ended_children_cpu_ns())) /
+                     1e9;
   for (const auto& system : systems) {
     const auto helpers = system->other_cpu_ns();
     if (!helpers) return tl::unexpected(helpers.error());

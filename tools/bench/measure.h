@@ -22,6 +22,9 @@ struct Load {
   std::chrono::nanoseconds at_least = {};  // how long to go on opening files
 };
 
+// CPU time of this process and of the system's others until now, what they do after the last chunk included.
+[[nodiscard]] Result<std::uint64_t> cpu_ns_with(const System& system);
+
 // Each of the streams reads whole files from begin to end, one after another, until `at_least` has passed;
 // ends when all have finished the file that they were at.
 [[nodiscard]] Result<Flow> measure_flow(System& system, const FileSet& files, const Load& load);
@@ -31,6 +34,8 @@ class ForeignLoad {
  public:
   // Starts counting.
   [[nodiscard]] static Result<ForeignLoad> watch(const std::vector<std::unique_ptr<System>>& systems);
+  // Where all helpers are children that start after this and have been waited for before cpus().
+  [[nodiscard]] static ForeignLoad watch_children();
   // CPUs that anything but this process and the systems' helpers has used on average since then.
   [[nodiscard]] Result<double> cpus() const;
 

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 
 #include "shm/unique_fd.h"
@@ -30,11 +31,12 @@ class PreadSystem final : public System {
     auto& [fd, range] = streams_[stream];
     thread_local std::vector<std::byte> buffer(kChunkBytes);
     if (range.begin == range.end) return false;
-    const ssize_t got = pread(fd.get(), buffer.data(), kChunkBytes, static_cast<off_t>(range.begin));
-    if (got != static_cast<ssize_t>(kChunkBytes))
+    const std::size_t wanted = std::min<std::uint64_t>(kChunkBytes, range.end - range.begin);
+    const ssize_t got = pread(fd.get(), buffer.data(), wanted, static_cast<off_t>(range.begin));
+    if (got != static_cast<ssize_t>(wanted))
       return fail_errno(got < 0 ? errno : EIO, "cannot read " + files_.path(range.file));
-    tally.take(buffer);
-    range.begin += kChunkBytes;
+    tally.take(std::span(buffer).first(wanted));
+    range.begin += wanted;
     return true;
   }
 

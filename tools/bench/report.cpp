@@ -6,8 +6,6 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "tools/bench/text_files.h"
-
 namespace nvr::bench {
 namespace {
 
@@ -26,7 +24,7 @@ std::string ratio_columns(const Row& row, const std::vector<Row>& rows,
                           const std::vector<std::string>& references, Figure figure) {
   std::string out;
   for (const std::string& reference : references) {
-    const Row* const other = find_row(rows, reference, row.streams);
+    const Row* const other = find_row(rows, reference, row.streams, row.part);
     out += fmt::format(" {:>8}", other == nullptr ? "-" : ratio_text(figure(row), figure(*other)));
   }
   return out;
@@ -38,17 +36,21 @@ std::string ratio_headings(const std::vector<std::string>& references) {
   return out;
 }
 
+std::string label_of(const Row& row) {
+  return row.part.empty() ? row.system : row.system + ", " + row.part;
+}
+
 std::string row_line(const Row& row, const std::vector<Row>& rows,
                      const std::vector<std::string>& references) {
   const auto speed = [](const Row& r) { return r.gb_per_s.median; };
   const auto cpu = [](const Row& r) { return r.cpu_s_per_gb.median; };
-  const auto p50 = [](const Row& r) { return r.open ? r.open->p50_us : 0; };
-  std::string out = fmt::format("{:>7}  {:<12} {:>20}{}  {:>22}{}  {:>9.0f}", row.streams, row.system,
+  const auto p50 = [](const Row& r) { return r.latency ? r.latency->p50_us : 0; };
+  std::string out = fmt::format("{:>7}  {:<22} {:>20}{}  {:>22}{}  {:>9.0f}", row.streams, label_of(row),
                                 spread_text(row.gb_per_s, 2), ratio_columns(row, rows, references, speed),
                                 spread_text(row.cpu_s_per_gb, 3), ratio_columns(row, rows, references, cpu),
                                 row.ops_per_s.median);
-  if (row.open)
-    out += fmt::format("  {:>8.1f} {:>8.1f}{}", row.open->p50_us, row.open->p99_us,
+  if (row.latency)
+    out += fmt::format("  {:>8.1f} {:>8.1f}{}", row.latency->p50_us, row.latency->p99_us,
                        ratio_columns(row, rows, references, p50));
   return out + "\n";
 }
@@ -69,19 +71,21 @@ Spread spread_of(std::vector<double> values) {
 }
 
 bool Target::met() const {
-  if (strict) return at_least ? ratio > bound : ratio < bound;
-  return at_least ? ratio >= bound : ratio <= bound;
+  if (strict) return at_least ? measured > bound : measured < bound;
+  return at_least ? measured >= bound : measured <= bound;
 }
 
-const Row* find_row(const std::vector<Row>& rows, std::string_view system, std::size_t streams) {
-  const auto found = std::ranges::find_if(
-      rows, [&](const Row& row) { return row.system == system && row.streams == streams; });
+const Row* find_row(const std::vector<Row>& rows, std::string_view system, std::size_t streams,
+                    std::string_view part) {
+  const auto found = std::ranges::find_if(rows, [&](const Row& row) {
+    return row.system == system && row.streams == streams && row.part == part;
+  });
   return found == rows.end() ? nullptr : &*found;
 }
 
 void print_table(const std::vector<Row>& rows, const std::vector<std::string>& references) {
   const std::string ratios = ratio_headings(references);
-  fmt::print("{:>7}  {:<12} {:>20}{}  {:>22}{}  {:>9}  {:>8} {:>8}{}\n", "streams", "system",
+  fmt::print("{:>7}  {:<22} {:>20}{}  {:>22}{}  {:>9}  {:>8} {:>8}{}\n", "streams", "system",
              "GB/s (min..max)", ratios, "CPU s/GB (min..max)", ratios, "chunks/s", "open p50", "p99 us",
              ratios);
   std::size_t streams = rows.empty() ? 0 : rows.front().streams;
@@ -92,20 +96,50 @@ void print_table(const std::vector<Row>& rows, const std::vector<std::string>& r
   }
 }
 
-void print_targets(const std::vector<Target>& targets) {
-  fmt::print("\nrequired ratios (of medians)\n");
-  for (const Target& target : targets) {
-    const char* const relation =
-        target.at_least ? (target.strict ? ">" : ">=") : (target.strict ? "<" : "<=");
-    fmt::print("  {:<7}  {:<58} {:>6.2f}  (wanted {} {:.2f})\n", target.met() ? "met" : "NOT MET",
-               target.what, target.ratio, relation, target.bound);
+void print_plain_table(const std::vector<Row>& rows) {
+  const bool has_flow = std::ranges::any_of(rows, [](const Row& row) { return row.gb_per_s.max > 0; });
+  const bool has_latency = std::ranges::any_of(rows, [](const Row& row) { return row.latency.has_value(); });
+  const auto number = [](const Spread& spread, int digits) {
+    return spread.max > 0 ? spread_text(spread, digits) : std::string("-");
+  };
+  const auto line_of = [&](std::string_view part, std::string_view streams, std::string_view system,
+                           const std::string& flow, const std::string& latency) {
+    return fmt::format("{:<28} {:>7}  {:<13}{}{}", part, streams, system, has_flow ? flow : "",
+                       has_latency ? latency : "");
+  };
+  constexpr std::string_view kFlow = "{:>22} {:>22} {:>28}";
+  constexpr std::string_view kLatency = "  {:>9} {:>9} {:>9}";
+  fmt::print("{}\n", line_of("", "streams", "system",
+                             fmt::format(kFlow, "GB/s (min..max)", "CPU s/GB (min..max)", "ops/s (min..max)"),
+                             fmt::format(kLatency, "p50 us", "p99 us", "p99.9 us")));
+  for (const Row& row : rows) {
+    const auto us = [](double value) { return fmt::format("{:.2f}", value); };
+    const Latency latency = row.latency.value_or(Latency());
+    std::string line = line_of(
+        row.part, std::to_string(row.streams), row.system,
+        fmt::format(kFlow, number(row.gb_per_s, 2), number(row.cpu_s_per_gb, 3), number(row.ops_per_s, 0)),
+        fmt::format(kLatency, us(latency.p50_us), us(latency.p99_us), us(latency.p999_us)));
+    for (const Figure& figure : row.figures) line += fmt::format("  {} {:.5g}", figure.name, figure.value);
+    fmt::print("{}\n", line);
   }
 }
 
-Result<void> write_json(const std::vector<Row>& rows, const std::string& path) {
-  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+void print_targets(const std::vector<Target>& targets) {
+  if (targets.empty()) return;
+  fmt::print("\n{:<66} | {:>10} | {:>8} | met\n", "target (ratios are of medians)", "required", "measured");
+  for (const Target& target : targets) {
+    const char* const relation =
+        target.at_least ? (target.strict ? ">" : ">=") : (target.strict ? "<" : "<=");
+    fmt::print("{:<66} | {:>10} | {:>8.2f} | {}\n", target.what,
+               fmt::format("{} {:.2f}", relation, target.bound), target.measured,
+               target.met() ? "yes" : "NO");
+  }
+}
+
+void append_json(const std::vector<Row>& rows, nlohmann::ordered_json& list) {
   for (const Row& row : rows) {
     nlohmann::ordered_json entry = {{"scenario", row.scenario},
+                                    {"part", row.part},
                                     {"system", row.system},
                                     {"streams", row.streams},
                                     {"gb_per_s", row.gb_per_s.median},
@@ -113,13 +147,14 @@ Result<void> write_json(const std::vector<Row>& rows, const std::string& path) {
                                     {"ops_per_s", row.ops_per_s.median},
                                     {"p50_us", nullptr},
                                     {"p99_us", nullptr}};
-    if (row.open) {
-      entry["p50_us"] = row.open->p50_us;
-      entry["p99_us"] = row.open->p99_us;
+    if (row.latency) {
+      entry["p50_us"] = row.latency->p50_us;
+      entry["p99_us"] = row.latency->p99_us;
+      if (row.latency->p999_us > 0) entry["p999_us"] = row.latency->p999_us;
     }
+    for (const Figure& figure : row.figures) entry[figure.name] = figure.value;
     list.push_back(entry);
   }
-  return write_text(list.dump(2) + '\n', path);
 }
 
 }  // namespace nvr::bench

@@ -38,7 +38,7 @@ struct BenchOptions {
 
 struct Findings {
   std::vector<Row> rows;
-  std::vector<std::string> references;  // systems that others are compared to
+  std::vector<std::string> references;  // systems that others are compared to; none: a plain table
   std::vector<Target> targets;
   std::vector<DiskRow> disk = {};  // instead of rows: scenario "disk"
   double foreign_cpus = 0;         // how many CPUs the rest of the machine kept busy meanwhile
@@ -46,6 +46,21 @@ struct Findings {
 
 // Cached recordings.
 [[nodiscard]] Result<Findings> run_hot(const BenchOptions& options);
+
+// The same: from the question to a chunk.
+[[nodiscard]] Result<Findings> run_latency(const BenchOptions& options);
+
+// The same: small ranges of many.
+[[nodiscard]] Result<Findings> run_small(const BenchOptions& options);
+
+// The same: many streams of many processes.
+[[nodiscard]] Result<Findings> run_scale(const BenchOptions& options);
+
+// The same: many streams in one thread.
+[[nodiscard]] Result<Findings> run_event_loop(const BenchOptions& options);
+
+// The same: out through a socket.
+[[nodiscard]] Result<Findings> run_stream_out(const BenchOptions& options);
 
 // Recordings that are on the disk only.
 [[nodiscard]] Result<Findings> run_cold(const BenchOptions& options);

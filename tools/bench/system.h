@@ -2,6 +2,7 @@
 // from one thread at a time; calls for different streams may come from different threads.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -16,10 +17,11 @@ namespace nvr::bench {
 
 inline constexpr std::size_t kUsualStreams = 16;
 inline constexpr std::size_t kMaxStreams = 80;
+inline constexpr std::uint32_t kSlotsPerStream = 32;  // of nvr-readerd's streams
 
 struct FileRange {
   std::size_t file = 0;
-  std::uint64_t begin = 0;  // bytes; multiples of kChunkBytes
+  std::uint64_t begin = 0;  // bytes; multiples of kPageBytes
   std::uint64_t end = 0;
   Priority priority = Priority::kPlayback;  // for systems that know any
 };
@@ -29,8 +31,11 @@ struct Tally {
   std::uint64_t chunks = 0;
   std::uint64_t bytes = 0;
   std::uint64_t sum = 0;
+  bool notes_arrival = false;
+  std::chrono::steady_clock::time_point arrived_at = {};  // of the last chunk, before it was read
 
   void take(std::span<const std::byte> chunk) {
+    if (notes_arrival) arrived_at = std::chrono::steady_clock::now();
     ++chunks;
     bytes += chunk.size();
     sum += sum_of_lines(chunk);
@@ -58,17 +63,21 @@ class System {
 // What systems are made of. Paths stay valid as long as the systems.
 struct SystemSetup {
   const FileSet& files;
-  std::filesystem::path scratch;        // for sockets and logs
-  std::filesystem::path daemon;         // nvr-readerd
-  std::string device_kind;              // its --device-kind
-  std::size_t streams = kUsualStreams;  // how many can be open at a time; a daemon reserves memory for each
+  std::filesystem::path scratch;          // for sockets and logs
+  std::filesystem::path daemon;           // nvr-readerd
+  std::string device_kind;                // its --device-kind
+  std::size_t streams = kUsualStreams;    // how many can be open at a time; a daemon reserves memory for each
+  std::uint32_t slots = kSlotsPerStream;  // of a stream; a power of two
   std::vector<std::string> daemon_options = {};  // further ones
+  std::string daemon_name = {};                  // tells daemons of one engine apart
 };
 
 // Each is ready to be measured when it is there. The unix socket server is a forked child: it comes before
 // any thread.
+[[nodiscard]] Result<std::unique_ptr<System>> make_memcpy_system(const SystemSetup& setup);
 [[nodiscard]] Result<std::unique_ptr<System>> make_pread_system(const SystemSetup& setup);
 [[nodiscard]] Result<std::unique_ptr<System>> make_seed_system(const SystemSetup& setup);
+[[nodiscard]] Result<std::unique_ptr<System>> make_thread_pool_system(const SystemSetup& setup);
 [[nodiscard]] Result<std::unique_ptr<System>> make_unix_socket_system(const SystemSetup& setup);
 [[nodiscard]] Result<std::unique_ptr<System>> make_nvr_mmap_system(const SystemSetup& setup);
 [[nodiscard]] Result<std::unique_ptr<System>> make_nvr_io_uring_system(const SystemSetup& setup);

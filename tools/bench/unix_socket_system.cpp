@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 
 #include "tools/bench/child_process.h"
@@ -16,7 +17,7 @@ namespace {
 class UnixSocketSystem final : public System {
  public:
   UnixSocketSystem(ChildProcess server, std::vector<shm::UniqueFd> connections)
-      : server_(std::move(server)), connections_(std::move(connections)) {}
+      : server_(std::move(server)), connections_(std::move(connections)), left_(connections_.size()) {}
 
   [[nodiscard]] std::string_view name() const override { return "unix_socket"; }
 
@@ -32,11 +33,12 @@ class UnixSocketSystem final : public System {
   [[nodiscard]] Result<bool> next(std::size_t stream, Tally& tally) override {
     if (left_[stream] == 0) return false;
     thread_local std::vector<std::byte> buffer(kChunkBytes);
-    const ssize_t got = recv(connections_[stream].get(), buffer.data(), kChunkBytes, MSG_WAITALL);
-    if (got != static_cast<ssize_t>(kChunkBytes))
+    const std::size_t wanted = std::min<std::uint64_t>(kChunkBytes, left_[stream]);
+    const ssize_t got = recv(connections_[stream].get(), buffer.data(), wanted, MSG_WAITALL);
+    if (got != static_cast<ssize_t>(wanted))
       return fail_errno(got < 0 ? errno : ECONNRESET, "cannot receive from the socket server");
-    left_[stream] -= kChunkBytes;
-    tally.take(buffer);
+    left_[stream] -= wanted;
+    tally.take(std::span(buffer).first(wanted));
     return true;
   }
 
@@ -47,7 +49,7 @@ class UnixSocketSystem final : public System {
  private:
   ChildProcess server_;
   std::vector<shm::UniqueFd> connections_;
-  std::array<std::uint64_t, kUsualStreams> left_ = {};
+  std::vector<std::uint64_t> left_;  // bytes of each connection
 };
 
 }  // namespace
@@ -55,7 +57,7 @@ class UnixSocketSystem final : public System {
 Result<std::unique_ptr<System>> make_unix_socket_system(const SystemSetup& setup) {
   std::vector<shm::UniqueFd> ours;
   std::vector<shm::UniqueFd> theirs;
-  for (std::size_t i = 0; i < kUsualStreams; ++i) {
+  for (std::size_t i = 0; i < setup.streams; ++i) {
     std::array<int, 2> pair = {};
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()) != 0)
       return fail_errno(errno, "cannot make a socket pair");
