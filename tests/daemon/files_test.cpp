@@ -21,6 +21,7 @@
 
 #include "daemon/file_maps.h"
 #include "daemon/listener.h"
+#include "daemon/page_cache.h"
 #include "daemon/sample_dir.h"
 #include "daemon/sigbus_guard.h"
 #include "shm/clock.h"
@@ -133,6 +134,27 @@ TEST_CASE("file maps: many readers of a recording share a map, which does not ou
   CHECK(maps.let_go_of_idle(now_ns) == -1);
   CHECK(map.expired());
   CHECK(maps.count_reader(file, now_ns) == nullptr);  // it starts anew
+}
+
+TEST_CASE("page cache: who reads a little of a recording gets no map of it, however often") {
+  const Scratch scratch;
+  write_file(scratch / file_name_of({1, 1}), FileMaps::kLeastBytes);
+  const auto dir = SampleDir::open(scratch.path);
+  REQUIRE(dir.has_value());
+  PageCache cache;
+  const auto is_hot_for = [&](std::uint64_t bytes) {
+    SampleFile file;
+    REQUIRE(dir->open_recording({1, 1}, file) == 0);
+    REQUIRE(file.residency_known);
+    file.end = bytes;
+    return cache.is_hot(file);
+  };
+  for (std::uint32_t reader = 0; reader < 2 * FileMaps::kReadersBeforeMap; ++reader)
+    CHECK_FALSE(is_hot_for(FileMaps::kLeastBytes - 1));
+  for (std::uint32_t reader = 1; reader < FileMaps::kReadersBeforeMap; ++reader)
+    CHECK_FALSE(is_hot_for(FileMaps::kLeastBytes));
+  CHECK(is_hot_for(FileMaps::kLeastBytes));
+  CHECK_FALSE(is_hot_for(FileMaps::kLeastBytes - 1));  // nor one that others have
 }
 
 TEST_CASE("file maps: no more than a bound, the one that was used last stays") {

@@ -143,10 +143,17 @@ Result<void> ask_parts(const FileSet& files, std::size_t idle_asks, std::size_t 
   return {};
 }
 
+// Fewer where measurements are to be shorter than they usually are.
+std::size_t share_of(std::size_t asks, std::size_t rounds, const BenchOptions& options) {
+  constexpr std::int64_t kUsualMs = 200;
+  const auto ms = static_cast<std::size_t>(std::clamp<std::int64_t>(options.run_time.count(), 1, kUsualMs));
+  return std::max<std::size_t>(1, asks * ms / kUsualMs / rounds);
+}
+
 Result<void> run_round(const Systems& systems, const FileSet& files, std::size_t rounds,
-                       std::vector<Part>& parts) {
-  const std::size_t idle_asks = (kIdleAsks + rounds - 1) / rounds;
-  const std::size_t busy_asks = (kBusyAsks + rounds - 1) / rounds;
+                       const BenchOptions& options, std::vector<Part>& parts) {
+  const std::size_t idle_asks = share_of(kIdleAsks, rounds, options);
+  const std::size_t busy_asks = share_of(kBusyAsks, rounds, options);
   if (auto asked = ask_parts(files, idle_asks, busy_asks, parts); !asked) return asked;
   for (const char* const question : kQuestions)
     for (const auto& system : systems) {
@@ -155,8 +162,8 @@ Result<void> run_round(const Systems& systems, const FileSet& files, std::size_t
       const bool is_open = question == kOpenIdle || question == kOpenBusy;
       const bool is_idle = question == kOpenIdle || question == kNextIdle;
       const std::size_t asks = is_idle ? idle_asks : (is_open ? busy_asks : 10 * busy_asks);
-      const auto asked = is_open ? ask_open(*system, files, asks, is_idle ? kPause : kNoPause, ns)
-                                 : ask_next(*system, files, asks, is_idle ? kPause : kNoPause, ns);
+      auto asked = is_open ? ask_open(*system, files, asks, is_idle ? kPause : kNoPause, ns)
+                           : ask_next(*system, files, asks, is_idle ? kPause : kNoPause, ns);
       if (!asked) return asked;
       merge(parts, question, system->name(), ns);
     }
@@ -219,13 +226,13 @@ Result<Findings> run_latency(const BenchOptions& options) {
   const auto systems = make_systems(kSystems, laboratory->setup(options));
   if (!systems) return tl::unexpected(systems.error());
   std::vector<Part> warm_up;
-  if (auto done = run_round(*systems, laboratory->files(), 10, warm_up); !done)
+  if (auto done = run_round(*systems, laboratory->files(), 10, options, warm_up); !done)
     return tl::unexpected(done.error());
   const auto foreign = ForeignLoad::watch(*systems);
   if (!foreign) return tl::unexpected(foreign.error());
   std::vector<Part> parts;
   for (std::size_t round = 0; round < options.rounds; ++round)
-    if (auto done = run_round(*systems, laboratory->files(), options.rounds, parts); !done)
+    if (auto done = run_round(*systems, laboratory->files(), options.rounds, options, parts); !done)
       return tl::unexpected(done.error());
   Findings findings = {.rows = to_rows(parts), .references = {}, .targets = {}};
   findings.targets = targets_of(findings.rows);

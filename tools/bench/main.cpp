@@ -235,6 +235,9 @@ int run(int argc, char** argv) {
   app.add_option("--run-ms", run_ms, "Shortest time of one measurement")
       ->check(CLI::Range(0, 60'000))
       ->capture_default_str();
+  app.add_option("--client-processes", options.client_processes, "scale: the most client processes")
+      ->check(CLI::Range(5, 250))
+      ->capture_default_str();
   add_disk_options(app, options.disk);
   if (const auto code = tools::parse_command_line(app, argc, argv)) return *code;
   options.files.bytes = file_mib << 20;

@@ -23,8 +23,8 @@ struct Crowd {
 
   [[nodiscard]] std::size_t streams() const { return processes * streams_each; }
 };
-constexpr std::array kCrowds = {Crowd{1, 1}, Crowd{4, 4}, Crowd{40, 5}, Crowd{200, 5}};
-constexpr Crowd kLargest = kCrowds.back();
+constexpr std::array kSmallerCrowds = {Crowd{1, 1}, Crowd{4, 4}, Crowd{40, 5}};
+constexpr std::size_t kStreamsEach = 5;
 constexpr std::uint32_t kSlots = 8;  // of each stream: half a gigabyte of windows in all
 constexpr auto kIdleTime = std::chrono::seconds(4);
 constexpr double kLeastOfSixteen = 0.8;
@@ -48,6 +48,18 @@ struct Daemon {
   std::string engine;
   DaemonProcess process;
 };
+
+Crowd largest(const BenchOptions& options) {
+  return {.processes = options.client_processes, .streams_each = kStreamsEach};
+}
+
+std::vector<Crowd> crowds_of(const BenchOptions& options) {
+  std::vector<Crowd> crowds;
+  for (const Crowd crowd : kSmallerCrowds)
+    if (crowd.streams() < largest(options).streams()) crowds.push_back(crowd);
+  crowds.push_back(largest(options));
+  return crowds;
+}
 
 SystemSetup setup_of(const HotFiles& recordings, const BenchOptions& options, std::size_t streams) {
   SystemSetup setup = recordings.setup(options);
@@ -149,7 +161,8 @@ Result<std::vector<Row>> look_at(const Daemon& daemon, const HotFiles& recording
   if (!alone) return tl::unexpected(alone.error());
   const auto empty = memory();
   auto crew = ClientCrew::start(
-      recordings.files(), crew_of(setup_of(recordings, options, kLargest.streams_each), daemon, kLargest));
+      recordings.files(),
+      crew_of(setup_of(recordings, options, largest(options).streams_each), daemon, largest(options)));
   if (!crew) return tl::unexpected(crew.error());
   std::this_thread::sleep_for(std::chrono::seconds(1));  // it fills windows when it has nothing else to do
   const auto connected = memory();
@@ -164,14 +177,15 @@ Result<std::vector<Row>> look_at(const Daemon& daemon, const HotFiles& recording
   if (!flow) return tl::unexpected(flow.error());
   for (const auto* const use : {&empty, &connected, &open, &std::as_const(reading)})
     if (!*use) return tl::unexpected(use->error());
-  const std::size_t streams = kLargest.streams();
+  const std::size_t streams = largest(options).streams();
   Row row = {.scenario = "scale", .part = kMemory, .system = "nvr_" + daemon.engine, .streams = streams};
-  row.figures = {{"empty_daemon_kib", empty->own_kib},
-                 {"idle_connection_kib", share_of(connected->own_kib, empty->own_kib, kLargest.processes)},
-                 {"idle_stream_kib", share_of(open->own_kib, empty->own_kib, streams)},
-                 {"active_stream_kib", share_of(reading->own_kib, empty->own_kib, streams)},
-                 {"window_kib_per_stream", share_of(reading->window_kib, empty->window_kib, streams)},
-                 {"page_table_kib_per_stream", share_of(reading->table_kib, empty->table_kib, streams)}};
+  row.figures = {
+      {"empty_daemon_kib", empty->own_kib},
+      {"idle_connection_kib", share_of(connected->own_kib, empty->own_kib, largest(options).processes)},
+      {"idle_stream_kib", share_of(open->own_kib, empty->own_kib, streams)},
+      {"active_stream_kib", share_of(reading->own_kib, empty->own_kib, streams)},
+      {"window_kib_per_stream", share_of(reading->window_kib, empty->window_kib, streams)},
+      {"page_table_kib_per_stream", share_of(reading->table_kib, empty->table_kib, streams)}};
   Row idle_row = {.scenario = "scale", .part = kIdle, .system = row.system, .streams = streams};
   idle_row.figures = {{"switches_per_s_without_clients", alone->switches_per_s},
                       {"switches_per_s", idle->switches_per_s},
@@ -186,16 +200,17 @@ double figure_of(const Row* row, std::string_view name) {
   return found == row->figures.end() ? 0 : found->value;
 }
 
-void add_targets(const std::vector<Row>& rows, const std::string& system, std::vector<Target>& targets) {
-  const Row* const many = find_row(rows, system, kLargest.streams(), kReading);
+void add_targets(const std::vector<Row>& rows, const std::string& system, const BenchOptions& options,
+                 std::vector<Target>& targets) {
+  const Row* const many = find_row(rows, system, largest(options).streams(), kReading);
   const Row* const usual = find_row(rows, system, kUsualStreams, kReading);
-  const Row* const memory = find_row(rows, system, kLargest.streams(), kMemory);
-  const Row* const idle = find_row(rows, system, kLargest.streams(), kIdle);
+  const Row* const memory = find_row(rows, system, largest(options).streams(), kMemory);
+  const Row* const idle = find_row(rows, system, largest(options).streams(), kIdle);
   if (many == nullptr || usual == nullptr) return;
-  targets.push_back({.what = system + ": GB/s of 1000 streams / of 16",
+  targets.push_back({.what = fmt::format("{}: GB/s of {} streams / of 16", system, many->streams),
                      .measured = ratio_of(many->gb_per_s.median, usual->gb_per_s.median),
                      .bound = kLeastOfSixteen});
-  targets.push_back({.what = system + ": 1000 streams, fairness (Jain)",
+  targets.push_back({.what = fmt::format("{}: {} streams, fairness (Jain)", system, many->streams),
                      .measured = figure_of(many, "jain"),
                      .bound = kLeastJain});
   targets.push_back({.what = system + ": the daemon's own memory, KiB per idle stream",
@@ -203,7 +218,8 @@ void add_targets(const std::vector<Row>& rows, const std::string& system, std::v
                      .at_least = false,
                      .bound = kMostKib});
   targets.push_back(
-      {.what = system + ": 200 idle clients, switches/s beyond those without clients",
+      {.what = fmt::format("{}: {} idle clients, switches/s beyond those without", system,
+                           options.client_processes),
        .measured = figure_of(idle, "switches_per_s") - figure_of(idle, "switches_per_s_without_clients"),
        .at_least = false,
        .bound = kMostSwitches});
@@ -213,7 +229,7 @@ void add_targets(const std::vector<Row>& rows, const std::string& system, std::v
 Result<std::vector<Daemon>> start_daemons(const HotFiles& recordings, const BenchOptions& options) {
   std::vector<Daemon> daemons;
   for (const std::string engine : {"mmap", "io_uring"}) {
-    auto process = start_nvr_daemon(setup_of(recordings, options, kLargest.streams_each), engine);
+    auto process = start_nvr_daemon(setup_of(recordings, options, largest(options).streams_each), engine);
     if (process)
       daemons.push_back({.engine = engine, .process = std::move(*process)});
     else if (engine == "mmap")
@@ -235,7 +251,7 @@ Result<std::vector<Row>> measure_all(const HotFiles& recordings, const BenchOpti
   };
   for (const Daemon& daemon : *daemons)
     if (auto done = append(look_at(daemon, recordings, options)); !done) return tl::unexpected(done.error());
-  for (const Crowd crowd : kCrowds)
+  for (const Crowd crowd : crowds_of(options))
     if (auto done = append(run_crowd(*daemons, recordings, options, crowd)); !done)
       return tl::unexpected(done.error());
   return rows;
@@ -257,7 +273,7 @@ Result<Findings> run_scale(const BenchOptions& options) {
   if (!rows) return tl::unexpected(rows.error());
   Findings findings = {.rows = std::move(*rows), .references = {}, .targets = {}};
   for (const char* const system : {"nvr_mmap", "nvr_io_uring"})
-    add_targets(findings.rows, system, findings.targets);
+    add_targets(findings.rows, system, options, findings.targets);
   findings.foreign_cpus = foreign.cpus().value_or(0);
   return findings;
 }

@@ -32,6 +32,7 @@ struct BenchOptions {
   std::chrono::milliseconds run_time{200};  // of one measurement, at least
   bool one_consumer = false;                // takes from all streams in turn; otherwise a thread for each
   std::string device_kind = "auto";         // for nvr-readerd
+  std::size_t client_processes = 200;       // scale: at most
   FileShape files;
   DiskOptions disk = {};
 };
