@@ -181,10 +181,9 @@ Result<CrewFlow> ClientCrew::measure(std::chrono::nanoseconds window,
   }
   const auto cpu_after = cpu_ns();
   if (!cpu_after) return tl::unexpected(cpu_after.error());
-  if (bytes == 0) return fail(Code::kUnavailable, "no client process read anything");
   const double seconds = std::chrono::duration<double>(window).count();
   result.flow = {.gb_per_s = bytes / 1e9 / seconds,
-                 .cpu_s_per_gb = static_cast<double>(*cpu_after - *cpu_before) / bytes,
+                 .cpu_s_per_gb = bytes > 0 ? static_cast<double>(*cpu_after - *cpu_before) / bytes : 0,
                  .chunks_per_s = bytes / static_cast<double>(kChunkBytes) / seconds};
   return result;
 }

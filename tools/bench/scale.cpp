@@ -78,7 +78,7 @@ CrewSetup crew_of(const SystemSetup& setup, const Daemon& daemon, Crowd crowd) {
 // The more streams, the longer the time, so that each has its turn many times.
 std::chrono::nanoseconds window_of(const BenchOptions& options, Crowd crowd) {
   constexpr std::size_t kStreamsOfOneTime = 50;
-  const auto least = std::max<std::chrono::nanoseconds>(options.run_time, std::chrono::milliseconds(20));
+  const auto least = std::max<std::chrono::nanoseconds>(options.run_time, std::chrono::milliseconds(200));
   return least * static_cast<std::int64_t>(1 + crowd.streams() / kStreamsOfOneTime);
 }
 
