@@ -2,7 +2,9 @@
 #include <poll.h>
 
 #include <catch2/catch.hpp>
+#include <filesystem>
 
+#include "tests/support/proc.h"
 #include "tests/support/streams.h"
 
 namespace nvr::test {
@@ -10,11 +12,22 @@ namespace {
 
 constexpr std::uint32_t kWindow = 16;
 
-// A stream whose window is full, with the daemon waiting for credit.
+// No thread of it runs.
+bool is_asleep(const DaemonProcess& daemon) {
+  for (const auto& task :
+       std::filesystem::directory_iterator("/proc/" + std::to_string(daemon.pid()) + "/task")) {
+    const std::string stat = read_file(task.path() / "stat");
+    if (stat.substr(stat.rfind(')') + 2, 1) != "S") return false;
+  }
+  return true;
+}
+
+// A stream whose window is full, with the daemon waiting for credit, and for nothing else: it brings nothing
+// in ahead.
 struct FullWindow {
   Site site;
   RecordingFile file = site.record({1, 1}, 100 * kChunkBytes);
-  DaemonProcess daemon = site.start();
+  DaemonProcess daemon = site.start({"--device-kind", "solid"});
   Client client = connect_to(daemon, {.streams = 1, .slots_per_stream = kWindow});
   std::optional<Stream> stream;
 
@@ -27,6 +40,7 @@ struct FullWindow {
       daemon.go_on();
     }
     REQUIRE(daemon.wait_for_total("chunks", kWindow));
+    REQUIRE(wait_until([&] { return is_asleep(daemon); }));
   }
 };
 

@@ -18,7 +18,9 @@ namespace {
 
 template <class Message>
 std::string bytes_of(const Message& message) {
-  return {reinterpret_cast<const char*>(&message), message.header.length};
+  std::string bytes(reinterpret_cast<const char*>(&message), sizeof(message));
+  bytes.resize(message.header.length);  // which need not be its size
+  return bytes;
 }
 
 void send_raw(int socket, const std::string& bytes) {
@@ -315,7 +317,7 @@ TEST_CASE("questions that are not well-formed end the control connection with th
   unknown.header.type = static_cast<shm::MessageType>(11);
   const auto longer = [](auto question) {  // says its true length, which is not the question's
     question.header.length += 4;
-    return bytes_of(question).append(4, '\0').substr(0, question.header.length);
+    return bytes_of(question);
   };
   const auto shorter = [](auto question) {
     question.header.length = 8;
