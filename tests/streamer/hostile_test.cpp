@@ -124,6 +124,8 @@ TEST_CASE("hundreds of connections that go in the middle leave no descriptor and
   Scene scene;
   REQUIRE(scene.problem() == "");
   const auto descriptors = descriptors_of(scene.streamer.pid()).size();
+  const auto threads = threads_of(scene.streamer.pid()).size();  // one, and what a sanitizer has
+  CHECK(threads <= scaled(1u, 2u));
   for (int turn = 0; turn < scaled(300, 100); ++turn) {
     Wire wire(scene.streamer.port());
     wire.ask("/1/1");
@@ -131,7 +133,7 @@ TEST_CASE("hundreds of connections that go in the middle leave no descriptor and
     if (turn % 4 == 0) static_cast<void>(wire.take(100'000));
   }
   CHECK(wait_until([&] { return descriptors_of(scene.streamer.pid()).size() <= descriptors; }));
-  CHECK(threads_of(scene.streamer.pid()).size() == 1);
+  CHECK(threads_of(scene.streamer.pid()).size() == threads);
   CHECK(scene.problem() == "");
   CHECK(scene.daemon.wait_for_total("streams_open", 0));
 }
