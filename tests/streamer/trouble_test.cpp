@@ -82,7 +82,7 @@ TEST_CASE(
   const RecordingFile file = make_recording(disk.backing(), {1, 1}, 300'000, 1);
   const DaemonProcess daemon = site.start();
   const ReleaseAtEnd release(disk);
-  const StreamerProcess streamer({{"a", daemon.socket()}}, {"--open-timeout", "1.5"});
+  const StreamerProcess streamer({{"a", daemon.socket()}}, {"--open-timeout", "3"});
   disk.stall_opens(file.id);
   for (int i = 0; i < 2; ++i) {
     const Reply reply = ask(streamer, "/a/1/1");
@@ -108,8 +108,7 @@ TEST_CASE("a disk that goes silent in mid-body: the connection is cut, and the r
   const RecordingFile file = make_recording(disk.backing(), {1, 1}, kLong, 1);
   const DaemonProcess daemon = site.start();
   const ReleaseAtEnd release(disk);
-  const StreamerProcess streamer({{"a", daemon.socket()}},
-                                 {"--open-timeout", "0.5", "--stall-timeout", "0.5"});
+  const StreamerProcess streamer({{"a", daemon.socket()}}, {"--open-timeout", "3", "--stall-timeout", "3"});
   Wire viewer(streamer.port());
   viewer.ask("/1/1");
   CHECK(viewer.receive_head().status == 200);
@@ -180,7 +179,7 @@ TEST_CASE("a daemon that is not there is a 503 until it comes, also the first ti
   const RecordingFile healthy = healthy_site.record({2, 1}, 100'000);
   const DaemonProcess healthy_daemon = healthy_site.start();
   const StreamerProcess streamer({{"a", site.socket()}, {"b", healthy_daemon.socket()}},
-                                 {"--open-timeout", "0.5"});
+                                 {"--open-timeout", "3"});
   CHECK(ask(streamer, "/a/1/1").status == 503);
   CHECK(ask(streamer, "/1/1").status == 503);  // it may be there
   CHECK(problem_with(ask(streamer, "/2/1"), 200, healthy, 0, healthy.size) == "");
