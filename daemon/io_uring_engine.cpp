@@ -29,9 +29,11 @@ char doorbells_tag;
 char closed_tag;
 char proof_tag;
 
-// Workers for what is not of the disk. Of those that wait for the disk (opens, and reads of files whose
-// extents are not in memory yet) there are no more than operations.
-constexpr unsigned kSpareWorkers = 8;
+// Kernel threads that wait for the disk: for opens and for reads of files whose extents are not in memory
+// yet, one each. Opens count as bounded work. Reads with IOSQE_ASYNC count as unbounded although their files
+// are regular, for the kernel looks at the file only when it reads (seen with 6.18). Each kind may need one
+// for every operation, or what is stuck keeps others from the disk.
+constexpr std::array<unsigned, 2> kMaxWorkers = {kMaxOperations, kMaxOperations};
 // Times that the kernel may say it has no room for a submission before we believe that it never will.
 constexpr int kMaxSubmitTries = 10'000;
 
@@ -116,7 +118,7 @@ Result<void> IoUringEngine::set_up(bool restrict_ring) {
   if (result < 0) return refuse(-result, "io_uring_setup");
   is_set_up_ = true;
   io_uring_ring_dontfork(&ring_);
-  std::array<unsigned, 2> workers = {kMaxOperations, kSpareWorkers};
+  std::array<unsigned, 2> workers = kMaxWorkers;
   io_uring_register_iowq_max_workers(&ring_, workers.data());  // where the kernel has it (5.15)
 
   io_uring_probe* const probe = io_uring_get_probe_ring(&ring_);

@@ -135,7 +135,10 @@ TEST_CASE("C18 an open cancelled while queued is skipped") {
   const DaemonProcess daemon = site.start({"--io-depth", "64"});
   Client client = connect_to(daemon, {.streams = depth + 2, .slots_per_stream = 2});
   std::vector<Stream> stuck;
-  for (const RecordingFile& file : stuck_files) stuck.push_back(open_stream(client, file));
+  for (const RecordingFile& file : stuck_files) {
+    stuck.push_back(open_stream(client, file));
+    disk.wait_until_stuck(file.id);  // an open that is still to end would make room
+  }
   REQUIRE(wait_until([&] { return daemon.status().at("operations_in_flight") == depth; }));
   REQUIRE(wait_until([&] { return client.disk_status().stuck; }));
 

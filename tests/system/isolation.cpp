@@ -170,5 +170,29 @@ TEST_CASE("a recording whose open hangs delays no other recording") {
   CHECK(problem_reading(stuck, stuck_file, 0, stuck_file.size) == "");
 }
 
+TEST_CASE("forty recordings whose reads never complete keep no other from the disk") {
+  if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
+  constexpr std::uint32_t kStuck = 40;
+  const Site site;
+  SlowDisk disk(site.directory());
+  const RecordingFile healthy_file = make_recording(disk.backing(), {2, 1}, kFewBytes, 99);
+  const DaemonProcess daemon = site.start({"--device-kind", "solid"});
+  const ReleaseAtEnd release_at_end(disk);
+  Client client = connect_to(daemon, {.streams = kStuck + 1, .slots_per_stream = 4});
+  std::vector<RecordingFile> stuck_files;
+  std::vector<Stream> stuck;
+  for (std::uint32_t i = 0; i < kStuck; ++i) {
+    stuck_files.push_back(make_recording(disk.backing(), {1, i}, kChunkBytes, i));
+    disk.stall_reads(stuck_files.back().id);
+    stuck.push_back(open_stream(client, stuck_files.back()));
+    disk.wait_until_stuck(stuck_files.back().id);
+  }
+  CHECK(problem_reading(client, healthy_file) == "");  // at all: each of the others still hangs
+  for (Stream& stream : stuck) CHECK(code_of(stream.try_next()) == Code::kDeadlineExceeded);
+  disk.release();
+  for (std::uint32_t i = 0; i < kStuck; ++i)
+    CHECK(problem_reading(stuck[i], stuck_files[i], 0, stuck_files[i].size) == "");
+}
+
 }  // namespace
 }  // namespace nvr::test
