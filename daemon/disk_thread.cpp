@@ -202,8 +202,8 @@ void DiskThread::sleep() {
   for (Connection* const connection : service_->connections()) connection->sleeper().announce();
   if (!take_all()) {
     statistics_.sleeps.add();
-    engine_->wait(timeout_ms());
-    doorbells_.drain([this](std::uint32_t id) {
+    const int rest_ms = engine_->wait(timeout_ms());
+    doorbells_.drain(rest_ms, [this](std::uint32_t id) {
       if (id != kMailDoorbell && by_doorbell_[id] != nullptr) on_ring(*by_doorbell_[id]);
     });
     if (muted_ > 0) unmute_all();

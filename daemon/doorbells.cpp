@@ -26,9 +26,9 @@ void Doorbells::remove(int eventfd) const {
   epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, eventfd, nullptr);
 }
 
-std::uint32_t Doorbells::take(std::uint32_t (&ids)[kBatch]) const {
+std::uint32_t Doorbells::take(std::uint32_t (&ids)[kBatch], int timeout_ms) const {
   std::array<epoll_event, kBatch> events;
-  const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
+  const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout_ms);
   for (int i = 0; i < count; ++i) ids[i] = events[static_cast<std::size_t>(i)].data.u32;
   return count < 0 ? 0 : static_cast<std::uint32_t>(count);
 }

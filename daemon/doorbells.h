@@ -21,14 +21,15 @@ class Doorbells {
   // Before the eventfd is closed: its edges would go on arriving while a duplicate lives.
   void remove(int eventfd) const;
 
-  // Takes the edges that are there and calls on_ring(id) for each. Bounded, so that clients that ring in a
-  // storm cannot hold the thread here; edges left over end the next sleep at once.
+  // Sleeps until there is an edge or `timeout_ms` (-1: none, 0: not at all) has passed; then takes the edges
+  // that are there and calls on_ring(id) for each. Bounded, so that clients that ring in a storm cannot hold
+  // the thread here; edges left over end the next sleep at once.
   template <class OnRing>
-  void drain(OnRing&& on_ring) const {
+  void drain(int timeout_ms, OnRing&& on_ring) const {
     constexpr int kRounds = 8;
     std::uint32_t ids[kBatch];
     for (int round = 0; round < kRounds; ++round) {
-      const std::uint32_t count = take(ids);
+      const std::uint32_t count = take(ids, round == 0 ? timeout_ms : 0);
       for (std::uint32_t i = 0; i < count; ++i) on_ring(ids[i]);
       if (count < kBatch) return;
     }
@@ -37,7 +38,7 @@ class Doorbells {
  private:
   static constexpr std::uint32_t kBatch = 64;
   explicit Doorbells(shm::UniqueFd epoll) : epoll_(std::move(epoll)) {}
-  std::uint32_t take(std::uint32_t (&ids)[kBatch]) const;
+  std::uint32_t take(std::uint32_t (&ids)[kBatch], int timeout_ms) const;
 
   shm::UniqueFd epoll_;
 };

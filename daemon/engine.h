@@ -56,8 +56,10 @@ class Engine {
   // Closes a file of which no operation is in flight. Some file systems wait for the disk at a close.
   virtual void close(std::unique_ptr<SampleFile> file) { file.reset(); }
   // Sleeps until a completion is there, a doorbell has rung (the epoll descriptor given at creation is
-  // readable), or `timeout_ms` (-1: none) has passed.
-  virtual void wait(int timeout_ms) = 0;
+  // readable), or `timeout_ms` (-1: none) has passed; then returns 0. Or, where nothing completes but
+  // doorbells, returns for how long the caller may sleep, which it can do as it takes them: a system call
+  // less.
+  [[nodiscard]] virtual int wait(int timeout_ms) = 0;
 };
 
 }  // namespace nvr::daemon

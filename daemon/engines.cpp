@@ -28,7 +28,7 @@ Result<ChosenEngine> make_engine(const std::string& name, const SampleDir& direc
     if (name == "io_uring") return tl::unexpected(engine.error());
     chosen.note = engine.error().message;
   }
-  auto engine = MmapEngine::create(directory, wakeups, device.request_bytes);
+  auto engine = MmapEngine::create(directory, device.request_bytes);
   if (!engine) return tl::unexpected(engine.error());
   chosen.engine = std::move(*engine);
   return chosen;

@@ -392,16 +392,17 @@ std::int64_t IoUringEngine::finish_read(Operation& operation, std::int64_t resul
              : result;
 }
 
-void IoUringEngine::wait(int timeout_ms) {
+int IoUringEngine::wait(int timeout_ms) {
   const int rest_ms = cache_.rest();
   if (rest_ms >= 0) timeout_ms = timeout_ms < 0 ? rest_ms : std::min(timeout_ms, rest_ms);
   io_uring_cqe* cqe = nullptr;
   if (timeout_ms < 0) {
     judge(io_uring_submit_and_wait(&ring_, 1));
-    return;
+    return 0;
   }
   __kernel_timespec limit = {.tv_sec = timeout_ms / 1000, .tv_nsec = (timeout_ms % 1000) * 1'000'000L};
   judge(io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &limit, nullptr));
+  return 0;
 }
 
 }  // namespace nvr::daemon

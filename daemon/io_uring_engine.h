@@ -40,7 +40,7 @@ class IoUringEngine final : public Engine {
   void submit(Operation& operation) override;
   std::size_t reap(std::span<Completion> completions) override;
   void close(std::unique_ptr<SampleFile> file) override;
-  void wait(int timeout_ms) override;
+  [[nodiscard]] int wait(int timeout_ms) override;
 
  private:
   static constexpr std::uint32_t kReadSlots = 16;  // 1 MiB

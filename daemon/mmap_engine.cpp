@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/sendfile.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -18,11 +17,11 @@ constexpr std::uint64_t kReadahead = 1 << 20;
 
 }  // namespace
 
-Result<std::unique_ptr<MmapEngine>> MmapEngine::create(const SampleDir& directory, int wakeups,
+Result<std::unique_ptr<MmapEngine>> MmapEngine::create(const SampleDir& directory,
                                                        std::uint64_t request_bytes) {
   shm::UniqueFd null(::open("/dev/null", O_WRONLY | O_CLOEXEC));
   if (!null) return fail_errno(errno, "cannot open /dev/null");
-  return std::unique_ptr<MmapEngine>(new MmapEngine(directory, wakeups, request_bytes, std::move(null)));
+  return std::unique_ptr<MmapEngine>(new MmapEngine(directory, request_bytes, std::move(null)));
 }
 
 void MmapEngine::submit(Operation& operation) {
@@ -64,11 +63,11 @@ std::int64_t MmapEngine::perform(Operation& operation) {
   return operation.only_memory ? cache_.read(operation) : read(operation);
 }
 
-void MmapEngine::wait(int timeout_ms) {
+// Whatever completes does so in reap().
+int MmapEngine::wait(int timeout_ms) {
   const int rest_ms = cache_.rest();
-  if (rest_ms >= 0) timeout_ms = timeout_ms < 0 ? rest_ms : std::min(timeout_ms, rest_ms);
-  pollfd entry = {.fd = wakeups_, .events = POLLIN, .revents = 0};
-  poll(&entry, 1, timeout_ms);  // EINTR and errors: the caller looks again in any case
+  if (rest_ms < 0) return timeout_ms;
+  return timeout_ms < 0 ? rest_ms : std::min(timeout_ms, rest_ms);
 }
 
 std::int64_t MmapEngine::open(Operation& operation) {

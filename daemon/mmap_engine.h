@@ -15,9 +15,9 @@ namespace nvr::daemon {
 
 class MmapEngine final : public Engine {
  public:
-  // `directory` outlives the engine. `wakeups` is the epoll descriptor that wait() sleeps on.
-  // `request_bytes`: the most that the kernel reads ahead at one bidding (Device::request_bytes).
-  [[nodiscard]] static Result<std::unique_ptr<MmapEngine>> create(const SampleDir& directory, int wakeups,
+  // `directory` outlives the engine. `request_bytes`: the most that the kernel reads ahead at one bidding
+  // (Device::request_bytes).
+  [[nodiscard]] static Result<std::unique_ptr<MmapEngine>> create(const SampleDir& directory,
                                                                   std::uint64_t request_bytes);
 
   [[nodiscard]] std::string_view name() const override { return "mmap"; }
@@ -26,13 +26,13 @@ class MmapEngine final : public Engine {
   [[nodiscard]] std::uint32_t read_slots() const override { return kReadSlots; }
   void submit(Operation& operation) override;
   std::size_t reap(std::span<Completion> completions) override;
-  void wait(int timeout_ms) override;
+  [[nodiscard]] int wait(int timeout_ms) override;
 
  private:
   static constexpr std::uint32_t kReadSlots = 16;
 
-  MmapEngine(const SampleDir& directory, int wakeups, std::uint64_t request_bytes, shm::UniqueFd null)
-      : directory_(&directory), wakeups_(wakeups), request_bytes_(request_bytes), null_(std::move(null)) {}
+  MmapEngine(const SampleDir& directory, std::uint64_t request_bytes, shm::UniqueFd null)
+      : directory_(&directory), request_bytes_(request_bytes), null_(std::move(null)) {}
 
   [[nodiscard]] bool has_come() const;
   std::int64_t perform(Operation& operation);
@@ -45,7 +45,6 @@ class MmapEngine final : public Engine {
   std::int64_t prefetch(Operation& operation);
 
   const SampleDir* directory_;
-  int wakeups_;
   std::uint64_t request_bytes_;
   shm::UniqueFd null_;  // /dev/null: where sendfile sends what it brings in
   PageCache cache_;

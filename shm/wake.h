@@ -64,6 +64,8 @@ class Waker {
     rung_for.store(value, std::memory_order_relaxed);
     return true;
   }
+  // A hint: nobody comes before somebody has rung, and time has passed.
+  [[nodiscard]] bool sees_sleeper() const { return is_asleep(epoch_->load(std::memory_order_relaxed)); }
   // The ring came to nobody and left no trace: it does not count.
   void take_back() { std::atomic_ref(rung_for_).store(0, std::memory_order_relaxed); }
 

@@ -150,6 +150,9 @@ class Connection {
   // half a window, would wait for each other.
   void ring_for_credit(Channel& channel);
 
+  // A hint: it does not work for anybody now. Who has rung for it may see it asleep for a while yet.
+  [[nodiscard]] bool is_daemon_asleep() const { return daemon_.sees_sleeper(); }
+
   // Unavailable once the daemon has gone, with what it said last. Asks the kernel, and the heartbeat if the
   // caller is a reader that has to wait.
   [[nodiscard]] Result<void> check_alive(HeartbeatWatch* watch);

@@ -419,9 +419,11 @@ void StreamReader::stop_waiting() {
 
 // Looks for a while before the thread sleeps: for as long as a sleep and a wake would take, if that was worth
 // it lately, and if no other reader of the process waits: who spins beside others takes the CPU from them, or
-// from the daemon.
+// from the daemon. Only while the daemon is awake: one that has been rung for starts, as a rule, on the very
+// CPU of the thread that rang, once that sleeps; and one that waits for the disk will wait for long.
 bool StreamReader::spin() {
   if (spin_ns_ == 0 || waiting_readers.load(std::memory_order_relaxed) > 0) return false;
+  if (connection_->is_daemon_asleep()) return false;
   const WaitingReader waiting;
   const std::uint64_t budget_ns = phase_ == Phase::kOpening ? kOpeningSpinNs : spin_ns_;
   const std::uint64_t deadline_ns = shm::now_ns() + budget_ns;
@@ -431,6 +433,7 @@ bool StreamReader::spin() {
       spin_ns_ = kMaxSpinNs;
       return true;
     }
+    if (connection_->is_daemon_asleep()) return false;
   } while (shm::now_ns() < deadline_ns);
   spin_ns_ = std::max(spin_ns_ / 2, kMinSpinNs);
   return false;

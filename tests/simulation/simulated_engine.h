@@ -57,7 +57,7 @@ class SimulatedEngine final : public daemon::Engine {
   void submit(daemon::Operation& operation) override;
   std::size_t reap(std::span<daemon::Completion> completions) override;
   void close(std::unique_ptr<daemon::SampleFile> file) override;
-  void wait(int) override {}
+  [[nodiscard]] int wait(int) override { return 0; }
 
   // What never completes does now, and nothing is stuck any more.
   void release_all();
