@@ -62,6 +62,7 @@ class StreamReader {
   [[nodiscard]] std::optional<Error> sleep(std::uint64_t deadline_ns);
   [[nodiscard]] bool has_news();
   [[nodiscard]] bool spin();
+  [[nodiscard]] static std::uint64_t initial_spin_ns();
   [[nodiscard]] bool follows() const { return request_.follow.count() > 0; }
   [[nodiscard]] bool is_delivered() const;
   [[nodiscard]] bool must_give_back() const;
@@ -83,7 +84,7 @@ class StreamReader {
   std::uint32_t generation_ = 0;
   std::uint64_t position_ = 0;  // of the next chunk in the file
   std::uint64_t end_ = 0;       // of the range; known from OPENED on, kToEnd while a recording is followed
-  std::uint64_t spin_ns_ = 0;
+  std::uint64_t spin_ns_ = initial_spin_ns();
   std::uint32_t seen_head_ = 0;  // what the futex word was when there was no news
   bool is_at_rest_ = false;      // the last chunk was a short one: no more can come of this generation
   bool polled_in_vain_ = false;  // poll() left the channel's is_reader_waiting set
