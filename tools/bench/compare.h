@@ -14,6 +14,10 @@ namespace nvr::bench {
 using MakeSystem = Result<std::unique_ptr<System>> (*)(const SystemSetup&);
 using Systems = std::vector<std::unique_ptr<System>>;
 
+// Rounds that do not count. A daemon keeps a map of what has been read three times, and the pages of maps and
+// windows are filled in as they are touched: the fifth time a system is as it stays.
+inline constexpr std::size_t kWarmUpRounds = 4;
+
 // In the order of `makers`. nvr_io_uring is left out, and a line says why, where io_uring does not work.
 [[nodiscard]] Result<Systems> make_systems(std::span<const MakeSystem> makers, const SystemSetup& setup);
 

@@ -33,22 +33,32 @@ constexpr std::size_t kLeastOpens = 420;  // of each system, over all rounds
 constexpr auto kOpenPause = std::chrono::milliseconds(1);
 constexpr auto kLeastWindow = std::chrono::milliseconds(20);
 
-// Every system once, not recorded: pages are in the cache, buffers and slots have been touched.
-Result<void> warm_up(const Systems& systems, const FileSet& files, std::size_t streams) {
-  for (const auto& system : systems)
-    if (const auto flow = measure_flow(*system, files, {.streams = streams, .consumers = streams}); !flow)
+// The system has read every file as often as it takes. Not only once before all: a daemon's maps are gone
+// when the others' turns have taken longer than it keeps them (daemon/file_maps.h).
+Result<void> warm_up(System& system, const FileSet& files, std::size_t streams) {
+  const std::size_t passes = std::max<std::size_t>(1, kWarmUpRounds * files.count() / streams);
+  for (std::size_t pass = 0; pass < passes; ++pass) {
+    if (interrupted()) return fail(Code::kCancelled, "interrupted");
+    if (const auto flow = measure_flow(system, files, {.streams = streams, .consumers = streams}); !flow)
       return tl::unexpected(flow.error());
+  }
   return {};
+}
+
+// The more streams, the longer: that they do not end at the same time shall not count.
+std::chrono::nanoseconds time_of(const BenchOptions& options, std::size_t streams) {
+  return options.run_time * static_cast<std::int64_t>(1 + streams / kUsualStreams);
 }
 
 // One round: each system in turn. Opens are measured with one stream only.
 Result<void> run_round(const Systems& systems, const FileSet& files, std::size_t streams,
-                       const BenchOptions& options, std::vector<Samples>& samples) {
+                       std::size_t most_streams, const BenchOptions& options, std::vector<Samples>& samples) {
   for (std::size_t i = 0; i < systems.size(); ++i) {
-    if (interrupted()) return fail(Code::kCancelled, "interrupted");
-    const auto flow = measure_flow(
-        *systems[i], files,
-        {.streams = streams, .consumers = options.one_consumer ? 1 : streams, .at_least = options.run_time});
+    if (auto warm = warm_up(*systems[i], files, most_streams); !warm) return warm;
+    const auto flow = measure_flow(*systems[i], files,
+                                   {.streams = streams,
+                                    .consumers = options.one_consumer ? 1 : streams,
+                                    .at_least = time_of(options, streams)});
     if (!flow) return tl::unexpected(flow.error());
     samples[i].add(*flow);
   }
@@ -71,13 +81,13 @@ struct ProcessContestant {
 Result<std::vector<Row>> run_processes(std::vector<ProcessContestant>& contestants,
                                        const BenchOptions& options) {
   std::vector<Samples> samples(contestants.size());
-  for (std::size_t round = 0; round <= options.rounds; ++round)  // the first one warms up
+  for (std::size_t round = 0; round < kWarmUpRounds + options.rounds; ++round)
     for (std::size_t i = 0; i < contestants.size(); ++i) {
       if (interrupted()) return fail(Code::kCancelled, "interrupted");
-      const auto result =
-          contestants[i].crew.measure(std::max<std::chrono::nanoseconds>(options.run_time, kLeastWindow));
+      const auto result = contestants[i].crew.measure(
+          std::max<std::chrono::nanoseconds>(time_of(options, kClientProcesses), kLeastWindow));
       if (!result) return tl::unexpected(result.error());
-      if (round > 0) samples[i].add(result->flow);
+      if (round >= kWarmUpRounds) samples[i].add(result->flow);
     }
   std::vector<Row> rows;
   for (std::size_t i = 0; i < contestants.size(); ++i) {
@@ -178,12 +188,11 @@ Result<std::vector<Row>> run_group(SystemSetup setup, const Group& group, const 
   setup.slots = group.slots;
   const auto systems = make_systems(kSystems, setup);
   if (!systems) return tl::unexpected(systems.error());
-  if (auto warm = warm_up(*systems, setup.files, group.streams); !warm) return tl::unexpected(warm.error());
   std::vector<Row> rows;
   for (const std::size_t streams : group.counts) {
     std::vector<Samples> samples(systems->size());
     for (std::size_t round = 0; round < options.rounds; ++round)
-      if (auto done = run_round(*systems, setup.files, streams, options, samples); !done)
+      if (auto done = run_round(*systems, setup.files, streams, group.streams, options, samples); !done)
         return tl::unexpected(done.error());
     for (std::size_t i = 0; i < systems->size(); ++i)
       rows.push_back(to_row("hot", (*systems)[i]->name(), streams, samples[i]));

@@ -83,12 +83,14 @@ std::chrono::nanoseconds window_of(const BenchOptions& options, Crowd crowd) {
 }
 
 Result<void> read_with(std::vector<Contestant>& contestants, const BenchOptions& options, Crowd crowd) {
-  for (std::size_t round = 0; round <= options.rounds; ++round)  // the first one warms up
+  // A crowd reads every recording many times in a round.
+  const std::size_t warm_up_rounds = crowd.streams() <= kUsualStreams ? kWarmUpRounds : 1;
+  for (std::size_t round = 0; round < warm_up_rounds + options.rounds; ++round)
     for (Contestant& contestant : contestants) {
       if (interrupted()) return fail(Code::kCancelled, "interrupted");
       const auto result = contestant.crew.measure(window_of(options, crowd));
       if (!result) return tl::unexpected(result.error());
-      if (round == 0) continue;
+      if (round < warm_up_rounds) continue;
       contestant.samples.add(result->flow);
       contestant.jain.push_back(result->jain());
     }

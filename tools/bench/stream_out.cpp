@@ -155,8 +155,9 @@ Result<void> check(const Sender& sender, const FileSet& files, Sink& sink) {
 
 Result<void> run_rounds(std::vector<Sender>& senders, const FileSet& files, Sink& sink,
                         const BenchOptions& options, std::vector<Row>& rows) {
-  for (const Sender& sender : senders)
-    if (auto right = check(sender, files, sink); !right) return right;
+  for (std::size_t round = 0; round < kWarmUpRounds; ++round)
+    for (const Sender& sender : senders)
+      if (auto right = check(sender, files, sink); !right) return right;
   for (const std::size_t streams : kStreamCounts) {
     for (Sender& sender : senders) sender.samples = {};
     for (std::size_t round = 0; round < options.rounds; ++round)
