@@ -146,6 +146,29 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("a response that fits into a stream's window is whole, or an error with a status") {
+  if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
+  const Site site;
+  SlowDisk disk(site.directory());
+  const RecordingFile file = make_recording(disk.backing(), {1, 1}, 3'000'000, 1);
+  const RecordingFile stuck = make_recording(disk.backing(), {1, 2}, 400'000, 2);
+  const DaemonProcess daemon = site.start();
+  const ReleaseAtEnd release(disk);
+  const StreamerProcess streamer({{"a", daemon.socket()}}, {"--open-timeout", "3", "--stall-timeout", "3"});
+  disk.fail_reads(file.id, 450'000, 450'001);  // far behind the first chunk
+  CHECK(ask(streamer, "/1/1", {"Range: bytes=0-524287"}).status == 500);
+  CHECK(problem_with(ask(streamer, "/1/1", {"Range: bytes=1000000-1524287"}), 206, file, 1'000'000,
+                     1'524'288) == "");
+  // Known, so that what hangs is the response's own reads.
+  CHECK(ask(streamer, "/1/2", {"Range: bytes=0-99"}).status == 206);
+  disk.stall_reads(stuck.id);
+  CHECK(ask(streamer, "/1/2", {"Range: bytes=200000-399999"}).status == 503);
+  CHECK(streamer.metric("nvr_streamer_connections_cut_total{reason=\"stall\"}") == 0);
+  disk.release();
+  CHECK(wait_until([&] { return ask(streamer, "/1/2").status == 200; }));
+  CHECK(problem_with(ask(streamer, "/1/2"), 200, stuck, 0, stuck.size) == "");
+}
+
 TEST_CASE("a daemon that is killed and restarted: its viewers go on, every byte exact") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, kLong);

@@ -3,12 +3,21 @@
 #include <algorithm>
 
 namespace nvr::streamer {
+namespace {
+
+// Chunks end where 64 KiB are full, counted from the stream's begin.
+bool fits_into_window(const Found& found) {
+  return found.decision.slice.end - found.decision.slice.begin <= found.disk->slots() * kChunkBytes;
+}
+
+}  // namespace
 
 Body::Body(Found found)
     : disk_(*found.disk),
       stream_(std::move(*found.stream)),
-      most_held_(std::max<std::size_t>(1, found.disk->slots() / 2)),
-      to_come_(found.decision.slice.end - found.decision.slice.begin) {
+      to_come_(found.decision.slice.end - found.decision.slice.begin),
+      fits_(fits_into_window(found)),
+      most_held_(std::max<std::size_t>(1, fits_ ? found.disk->slots() : found.disk->slots() / 2)) {
   held_.reserve(most_held_);
   hold(std::move(*found.first));
 }
@@ -35,12 +44,14 @@ Body::State Body::fill() {
       error_ = std::move(next->error());
     }
   }
+  if (must_wait()) return error_ ? State::kFailed : State::kWaiting;
   if (!held_.empty()) return State::kReady;
   if (error_) return State::kFailed;
   return to_come_ == 0 ? State::kDone : State::kWaiting;
 }
 
 void Body::append_to(std::vector<boost::asio::const_buffer>& buffers) const {
+  if (must_wait()) return;
   for (const Piece& piece : held_) buffers.emplace_back(piece.left.data(), piece.left.size());
 }
 

@@ -1,6 +1,10 @@
 // The bytes of one response on their way from the disk to the socket: chunks are held where the daemon put
 // them until the socket has taken them, and dropped then, which gives the disk credit to go on. Event-loop
 // thread.
+//
+// A response that fits into the stream's window is held until all of it is there, so that it is whole or an
+// error with a status: a proxy that joins responses (nginx's slices) takes one that breaks off for a whole
+// one.
 #pragma once
 
 #include <boost/asio/buffer.hpp>
@@ -17,24 +21,28 @@ class Body {
     kReady,    // there are bytes to write
     kWaiting,  // for the disk
     kDone,     // everything has been written
-    kFailed,   // what there was has been written, and no more will come: error()
+    kFailed,   // what there was has been written, unless it fits(), and no more will come: error()
   };
 
   // Of a recording of which bytes are to be sent.
   explicit Body(Found found);
 
-  // Takes what has arrived, up to half the stream's window: the other half is read meanwhile.
+  // Takes what has arrived: of one that fits into the window all, of others up to half the window, since the
+  // other half is read meanwhile.
   [[nodiscard]] State fill();
   // What can be written, in order; valid until the next consume().
   void append_to(std::vector<boost::asio::const_buffer>& buffers) const;
   // So many bytes of that have been written.
   void consume(std::size_t length);
 
+  // Nothing of it is to be promised before it is there.
+  [[nodiscard]] bool fits() const { return fits_; }
   [[nodiscard]] Disk& disk() const { return disk_; }
   [[nodiscard]] const Error& error() const { return *error_; }
 
  private:
   void hold(Chunk chunk);
+  [[nodiscard]] bool must_wait() const { return fits_ && to_come_ > 0; }
 
   struct Piece {
     Chunk chunk;
@@ -43,8 +51,9 @@ class Body {
 
   Disk& disk_;
   Stream stream_;
-  const std::size_t most_held_;
   std::uint64_t to_come_;  // bytes that the stream is still to deliver
+  const bool fits_;        // into the window
+  const std::size_t most_held_;
   std::vector<Piece> held_;
   std::optional<Error> error_;
 };

@@ -29,6 +29,8 @@ bool is_same(const RecordingInfo& a, const RecordingInfo& b) {
   return a.device == b.device && a.inode == b.inode && a.size == b.size && a.mtime_ns == b.mtime_ns;
 }
 
+}  // namespace
+
 Refusal refusal_of(const Disk& disk, const Error& error) {
   const auto status = [&]() -> unsigned {
     switch (error.code) {
@@ -47,8 +49,6 @@ Refusal refusal_of(const Disk& disk, const Error& error) {
   }();
   return {.status = status, .text = fmt::format("disk {}: {}", disk.name(), error.message)};
 }
-
-}  // namespace
 
 Fetch::Fetch(FetchRequest request, const FetchSettings& settings)
     : request_(std::move(request)), settings_(settings) {

@@ -44,6 +44,9 @@ struct Refusal {
   std::string text;  // for a person
 };
 
+// What the disk said, as a response.
+[[nodiscard]] Refusal refusal_of(const Disk& disk, const Error& error);
+
 class Fetch {
  public:
   using Outcome = std::variant<Found, Refusal>;

@@ -192,7 +192,10 @@ void Viewer::poll_fetch() {
   wait(Waits::kForNothing, std::chrono::nanoseconds::max());
   fetch_.reset();
   if (auto* const found = std::get_if<Found>(&*outcome)) return send_recording(std::move(*found));
-  const Refusal& refusal = std::get<Refusal>(*outcome);
+  refuse(std::get<Refusal>(*outcome));
+}
+
+void Viewer::refuse(const Refusal& refusal) {
   if (refusal.status >= 500)
     service_.log.line(fmt::format("{} for {}: {}", refusal.status, to_string(recording_), refusal.text));
   refuse(refusal.status, refusal.text);
@@ -231,11 +234,19 @@ void Viewer::send_recording(Found found) {
     response.set("X-Content-Type-Options", "nosniff");
     response.content_length(slice.end - slice.begin);
   }
-  count(response.result_int());
   head_ = to_text(response);
   head_written_ = 0;
+  promised_ = response.result_int();
   if (found.stream) body_.emplace(std::move(found));
   go_on();
+}
+
+// Instead of a response of which nothing has been written.
+void Viewer::take_back(const Refusal& refusal) {
+  body_->disk().forget(*this);
+  body_.reset();
+  promised_ = 0;
+  refuse(refusal);
 }
 
 void Viewer::count(unsigned status) {
@@ -248,14 +259,18 @@ void Viewer::count(unsigned status) {
 // The response's next step, whatever that is.
 void Viewer::go_on() {
   const auto state = body_ ? body_->fill() : Body::State::kDone;
-  if (head_written_ < head_.size() || state == Body::State::kReady) return write();
+  const bool may_begin = !body_ || !body_->fits() || state == Body::State::kReady;
+  if ((may_begin && head_written_ < head_.size()) || state == Body::State::kReady) return write();
   if (state == Body::State::kDone) return finish();
-  if (state == Body::State::kFailed) return cut(Cut::kDiskError, body_->error().message);
+  if (state == Body::State::kFailed)
+    return body_->fits() ? take_back(refusal_of(body_->disk(), body_->error()))
+                         : cut(Cut::kDiskError, body_->error().message);
   if (waits_ != Waits::kForChunk) wait(Waits::kForChunk, service_.settings.stall_timeout);
   body_->disk().listen(*this);
 }
 
 void Viewer::write() {
+  if (promised_ != 0) count(std::exchange(promised_, 0));
   buffers_.clear();
   if (head_written_ < head_.size())
     buffers_.emplace_back(head_.data() + head_written_, head_.size() - head_written_);
@@ -330,7 +345,9 @@ void Viewer::on_tick(Deadline now) {
       return cut(Cut::kWrite, "");
     case Waits::kForChunk: {
       const auto trouble = body_->disk().trouble();
-      return cut(Cut::kStall, trouble ? trouble->text : "nothing arrived in time");
+      const std::string text = trouble ? trouble->text : "nothing arrived in time";
+      if (!body_->fits()) return cut(Cut::kStall, text);
+      return take_back({.status = 503, .text = fmt::format("disk {}: {}", body_->disk().name(), text)});
     }
     case Waits::kForEnd:
       return end();

@@ -56,8 +56,10 @@ class Viewer final : public DiskListener, public std::enable_shared_from_this<Vi
   [[nodiscard]] Response response(unsigned status) const;
   void send_text(Response response, const std::string& type, const std::string& text);
   void refuse(unsigned status, const std::string& text);
+  void refuse(const Refusal& refusal);
   void poll_fetch();
   void send_recording(Found found);
+  void take_back(const Refusal& refusal);
   void count(unsigned status);
 
   // Bytes.
@@ -93,6 +95,7 @@ class Viewer final : public DiskListener, public std::enable_shared_from_this<Vi
   std::optional<Body> body_;
   std::string head_;  // and, of a page, its text
   std::size_t head_written_ = 0;
+  unsigned promised_ = 0;  // the status of a recording's response that has not begun; 0: there is none
   std::vector<boost::asio::const_buffer> buffers_;
 };
 
