@@ -79,8 +79,9 @@ void ScriptedDaemon::greet_one() {
     static_cast<void>(shm::receive_message(socket_.get(), buffer).has_value());
 }
 
-void ScriptedDaemon::publish(shm::Descriptor descriptor) {
+void ScriptedDaemon::publish(const shm::Descriptor& content) {
   wait_for_client();
+  shm::Descriptor descriptor = content;
   if (descriptor.generation == 0) descriptor.generation = shm::kFirstIndex + 1;
   descriptors_->put(descriptor);
   descriptors_->publish();

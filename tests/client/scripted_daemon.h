@@ -39,7 +39,7 @@ class ScriptedDaemon {
   // The rest: after the client has connected.
 
   // Publishes one descriptor, filled in with the generation of the first OPEN, unless the test has set one.
-  void publish(shm::Descriptor descriptor);
+  void publish(const shm::Descriptor& content);
   // As with --fail-fast, when the disk does not answer.
   void refuse_opens();
   // Moves the head as no daemon should.
