@@ -51,7 +51,6 @@ Body::State Body::fill() {
 }
 
 void Body::append_to(std::vector<boost::asio::const_buffer>& buffers) const {
-  if (must_wait()) return;
   for (const Piece& piece : held_) buffers.emplace_back(piece.left.data(), piece.left.size());
 }
 
