@@ -113,19 +113,20 @@ void StreamReader::stop_waiting() {
 // CPU of the thread that rang, once that sleeps; and one that waits for the disk will wait for long.
 bool StreamReader::spin() {
   if (spin_ns_ == 0 || waiting_readers.load(std::memory_order_relaxed) > 0) return false;
-  if (connection_->is_daemon_asleep()) return false;
   const WaitingReader waiting;
   const std::uint64_t budget_ns = phase_ == Phase::kOpening ? kOpeningSpinNs : spin_ns_;
   const std::uint64_t deadline_ns = shm::now_ns() + budget_ns;
-  do {
+  while (!connection_->is_daemon_asleep()) {
     for (int i = 0; i < 32; ++i) shm::cpu_relax();
     if (has_news()) {
       spin_ns_ = kMaxSpinNs;
       return true;
     }
-    if (connection_->is_daemon_asleep()) return false;
-  } while (shm::now_ns() < deadline_ns);
-  spin_ns_ = std::max(spin_ns_ / 2, kMinSpinNs);
+    if (shm::now_ns() >= deadline_ns) {
+      spin_ns_ = std::max(spin_ns_ / 2, kMinSpinNs);
+      return false;
+    }
+  }
   return false;
 }
 

@@ -159,7 +159,7 @@ TEST_CASE("a response that fits into a stream's window is whole, or an error wit
   CHECK(ask(streamer, "/1/1", {"Range: bytes=0-524287"}).status == 500);
   CHECK(problem_with(ask(streamer, "/1/1", {"Range: bytes=1000000-1524287"}), 206, file, 1'000'000,
                      1'524'288) == "");
-  // Known, so that what hangs is the response's own reads.
+  // What hangs from its first chunk on.
   CHECK(ask(streamer, "/1/2", {"Range: bytes=0-99"}).status == 206);
   disk.stall_reads(stuck.id);
   CHECK(ask(streamer, "/1/2", {"Range: bytes=200000-399999"}).status == 503);

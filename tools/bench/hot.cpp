@@ -33,7 +33,8 @@ constexpr std::size_t kLeastOpens = 420;  // of each system, over all rounds
 constexpr auto kOpenPause = std::chrono::milliseconds(1);
 constexpr auto kLeastWindow = std::chrono::milliseconds(20);
 
-// The system has read every file as often as it takes. Not only once before all: a daemon's maps are gone
+// The system has read every file as often as it takes: with no less streams than files, or some would not be
+// read. Not only once before all: a daemon's maps are gone
 // when the others' turns have taken longer than it keeps them (daemon/file_maps.h).
 Result<void> warm_up(System& system, const FileSet& files, std::size_t streams) {
   const std::size_t passes = std::max<std::size_t>(1, kWarmUpRounds * files.count() / streams);

@@ -259,8 +259,8 @@ void Viewer::count(unsigned status) {
 // The response's next step, whatever that is.
 void Viewer::go_on() {
   const auto state = body_ ? body_->fill() : Body::State::kDone;
-  const bool may_begin = !body_ || !body_->fits() || state == Body::State::kReady;
-  if ((may_begin && head_written_ < head_.size()) || state == Body::State::kReady) return write();
+  const bool waits_for_all = body_ && body_->fits();
+  if (state == Body::State::kReady || (head_written_ < head_.size() && !waits_for_all)) return write();
   if (state == Body::State::kDone) return finish();
   if (state == Body::State::kFailed)
     return body_->fits() ? take_back(refusal_of(body_->disk(), body_->error()))
