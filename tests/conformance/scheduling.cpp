@@ -6,6 +6,7 @@
 #include <array>
 #include <catch2/catch.hpp>
 #include <climits>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "tests/support/proc.h"

@@ -8,6 +8,7 @@
 
 #include <catch2/catch.hpp>
 #include <cstring>
+#include <nlohmann/json.hpp>
 
 #include "shm/clock.h"
 #include "tests/hostile/scene.h"
@@ -215,7 +216,7 @@ TEST_CASE("a lingering TCP socket that is passed to the daemon holds up no strea
   CHECK(scene.problem_after() == "");
 }
 
-TEST_CASE("a storm of connections leaves the client beside it its throughput") {
+TEST_CASE("a storm of connections leaves the client beside it its throughput", "[rates]") {
   Scene scene;
   const int way = GENERATE(0, 1, 2);
   CAPTURE(way);

@@ -23,7 +23,7 @@ using std::chrono::seconds;
 // Of clients, for each engine. NVR_KILLS says otherwise.
 unsigned kills_wanted() {
   const char* const wanted = getenv("NVR_KILLS");
-  return wanted != nullptr ? static_cast<unsigned>(std::atoi(wanted)) : scaled(2000U, 400U);
+  return wanted != nullptr ? static_cast<unsigned>(std::atoi(wanted)) : scaled(2000U, 200U);
 }
 constexpr unsigned kBatch = scaled(500, 100);
 

@@ -1,6 +1,7 @@
 // --config, --check-config, --print-config and --version of the real program.
 #include <catch2/catch.hpp>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "tests/support/streams.h"
 

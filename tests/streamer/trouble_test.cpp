@@ -35,8 +35,9 @@ TEST_CASE("viewers of one disk do not notice that another one hangs") {
   const DaemonProcess dying_daemon = dying_site.start();
   const DaemonProcess healthy_daemon = healthy_site.start();
   const ReleaseAtEnd release(disk);
-  const StreamerProcess streamer({{"dying", dying_daemon.socket()}, {"healthy", healthy_daemon.socket()}},
-                                 {"--open-timeout", "600", "--stall-timeout", "600"});
+  const StreamerProcess streamer(
+      {{"dying", dying_daemon.socket()}, {"healthy", healthy_daemon.socket()}},
+      {"--open-timeout", "600", "--stall-timeout", "600", "--write-timeout", "600"});
   disk.stall_reads(stuck.id);
   std::vector<Wire> waiting;
   for (int i = 0; i < 3; ++i) waiting.emplace_back(streamer.port());

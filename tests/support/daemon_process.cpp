@@ -5,7 +5,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include <nlohmann/json.hpp>
+
 #include "tests/support/proc.h"
+#include "tests/support/streams.h"
+#include "tools/ctl/control_session.h"
 
 namespace nvr::test {
 namespace {
@@ -98,10 +102,11 @@ Exit DaemonProcess::terminate() {
 }
 
 nlohmann::json DaemonProcess::status() const {
-  const auto result = run_program({path_of_ctl(), "--socket", socket_, "status", "--json"});
-  if (result.exit != Exit{.code = 0, .signal = {}})
-    throw TestFailure("nvr-readerctl status: " + to_string(result.exit) + ": " + result.errors);
-  return nlohmann::json::parse(result.output);
+  auto session = tools::ControlSession::connect(socket_, kLongEnough);
+  if (!session) throw TestFailure("status of the daemon: " + to_string(session.error()));
+  const auto answer = session->status();
+  if (!answer) throw TestFailure("status of the daemon: " + to_string(answer.error()));
+  return nlohmann::json::parse(*answer);
 }
 
 std::uint64_t DaemonProcess::total(const std::string& name) const {

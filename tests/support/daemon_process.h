@@ -3,7 +3,7 @@
 
 #include <signal.h>
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -55,7 +55,7 @@ class DaemonProcess {
   [[nodiscard]] Exit terminate();  // SIGTERM, and waits for its end
   [[nodiscard]] std::optional<Exit> wait() { return process_->wait(); }
 
-  // What `nvr-readerctl status --json` says. Throws when it fails.
+  // What `nvr-readerctl status --json` says, asked for by this process. Throws when there is no answer.
   [[nodiscard]] nlohmann::json status() const;
   // status()["totals"][name]
   [[nodiscard]] std::uint64_t total(const std::string& name) const;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "tests/support/slow_disk.h"
@@ -13,15 +14,13 @@ namespace nvr::test {
 namespace {
 
 constexpr std::uint32_t kOthers = 15;
-constexpr int kRounds = scaled(5, 3);
+constexpr int kRounds = 5;
 // Every read takes so long whatever else is going on, so that it is the disk, and not the processors, that
 // limits the throughput: longer where many reads are on the disk at a time.
 constexpr std::chrono::milliseconds kLatencyOfMany{scaled(40, 100)};
 constexpr std::chrono::milliseconds kLatencyOfFew{40};
-// Of the throughput without the stuck recording. One of two operations lost is half of it. A sanitizer's
-// daemon and clients want the processors that tests beside them want too: what is left for doubt is larger
-// there.
-constexpr double kLeastShare = scaled(0.9, 0.65);
+// Of the throughput without the stuck recording. One of two operations lost is half of it.
+constexpr double kLeastShare = 0.9;
 // After that an operation no longer takes the place of others (daemon::DiskService::kStuckMs).
 constexpr std::chrono::milliseconds kUntilItCountsAsStuck{600};
 constexpr std::uint64_t kBytes = 6 << 20;                // of each recording
@@ -134,12 +133,13 @@ void measure_isolation(std::vector<std::string> arguments, int rounds, std::chro
   CHECK(std::ranges::max(shares) >= kLeastShare);
 }
 
-TEST_CASE("a recording whose reads never complete leaves the other streams 90 percent of their throughput") {
+TEST_CASE("a recording whose reads never complete leaves the other streams 90 percent of their throughput",
+          "[rates]") {
   if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
   measure_isolation({"--device-kind", "solid"}, kRounds, kLatencyOfMany, kBytes);
 }
 
-TEST_CASE("so it does where few operations are on the disk at a time") {
+TEST_CASE("so it does where few operations are on the disk at a time", "[rates]") {
   if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
   measure_isolation({"--device-kind", "rotational"}, 3, kLatencyOfFew, kFewBytes);
 }

@@ -34,7 +34,8 @@ double rate_of(Client& client, const FailingDisk& lab, std::size_t first, std::s
   return static_cast<double>(count * lab.files[first].size) / took.count();
 }
 
-TEST_CASE("a stuck range of a block device leaves the other streams their rate, where the engine goes on") {
+TEST_CASE("a stuck range of a block device leaves the other streams their rate, where the engine goes on",
+          "[rates]") {
   if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
   constexpr std::size_t kStreams = 8;
   constexpr int kRounds = 3;
@@ -62,7 +63,7 @@ TEST_CASE("a stuck range of a block device leaves the other streams their rate, 
   }
   CAPTURE(ratios);
   // What the stuck range costs, it costs in every round; what the machine does meanwhile, in some.
-  CHECK(std::ranges::max(ratios) >= scaled(0.9, 0.65));
+  CHECK(std::ranges::max(ratios) >= 0.9);
 }
 
 }  // namespace

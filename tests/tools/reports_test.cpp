@@ -1,5 +1,6 @@
 // What nvr-readerctl makes of the daemon's answers: rates, the order and width of the table, suspect ranges.
 #include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "tools/ctl/stall_report.h"
