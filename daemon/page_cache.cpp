@@ -20,20 +20,20 @@ namespace {
 constexpr long SYS_cachestat = 451;
 #endif
 constexpr std::uint64_t kPage = 4096;
-// How far ahead one mincore() looks (2048 pages, one call per 128 chunks of a hot file), and for how long its
-// answer is relied on. What is reclaimed in between costs a page fault, no more.
-constexpr std::uint64_t kResidencyWindow = 8 << 20;
+// How far ahead one mincore() looks at most (2048 pages, one call per 128 chunks of a hot file), and for how
+// long its answer is relied on. What is reclaimed in between costs a page fault, no more.
+constexpr std::uint64_t kMostResidencyWindow = 8 << 20;
 constexpr std::uint64_t kResidencyTrustNs = 10 * shm::kMillisecond;
 
 constexpr std::uint64_t page_of(std::uint64_t offset) {
   return offset / kPage * kPage;
 }
 
-// The first offset in [offset, file.end) whose page is not in the page cache, as far as kResidencyWindow.
-std::uint64_t first_missing(const SampleFile& file, std::uint64_t offset) {
+// The first offset in [offset, end) whose page is not in the page cache, as far as kMostResidencyWindow.
+std::uint64_t first_missing(const SampleFile& file, std::uint64_t offset, std::uint64_t end) {
   const std::uint64_t from = page_of(offset);
-  const std::uint64_t to = std::min(file.end, from + kResidencyWindow);
-  std::array<unsigned char, kResidencyWindow / kPage> pages;
+  const std::uint64_t to = std::min(end, from + kMostResidencyWindow);
+  std::array<unsigned char, kMostResidencyWindow / kPage> pages;
   if (mincore(file.map->data() + from, to - from, pages.data()) != 0) return offset;
   const auto count = (to - from + kPage - 1) / kPage;
   const auto* const missing =
@@ -41,16 +41,20 @@ std::uint64_t first_missing(const SampleFile& file, std::uint64_t offset) {
   return std::clamp(from + static_cast<std::uint64_t>(missing - pages.data()) * kPage, offset, to);
 }
 
-// How far from `offset` on the file is in the page cache, as far as kResidencyWindow or, where that was known
-// already, at least `end`; `offset` itself where it cannot be told.
+// How far from `offset` on the file is in the page cache, as far as has been looked: at least to `end`.
+// `offset` itself where it cannot be told.
 std::uint64_t resident_end(SampleFile& file, std::uint64_t offset, std::uint64_t end) {
   if (!file.residency_known) return offset;  // mincore() says yes to everything for files of others
   const std::uint64_t now = shm::now_ns();
   const bool is_known = offset >= file.resident_from && end <= file.resident_until &&
                         now - file.resident_at_ns <= kResidencyTrustNs;
   if (!is_known) {
+    // Twice as far as the last time if that was used up before it was too old to be relied on, which a stream
+    // among hundreds never does; or else no further than it must.
+    const bool was_used_up = offset == file.resident_until && now - file.resident_at_ns <= kResidencyTrustNs;
+    const std::uint64_t ahead = was_used_up ? 2 * (file.resident_until - file.resident_from) : 0;
     file.resident_from = offset;
-    file.resident_until = first_missing(file, offset);
+    file.resident_until = first_missing(file, offset, std::clamp(offset + ahead, end, file.end));
     file.resident_at_ns = now;
   }
   return file.resident_until;

@@ -59,10 +59,12 @@ TEST_CASE("scheduler: a stream that is removed or destroyed gets no turn") {
 }
 
 // The turns that two streams get which always want more, when each read takes so long.
-std::vector<int> turns_of_two(std::uint64_t read_ns) {
+std::vector<int> turns_of_two(std::uint64_t read_ns, std::uint64_t turn_ns = Schedulable::kTurnNs) {
   Scheduler scheduler;
   Named a(1);
   Named b(2);
+  a.set_turn(turn_ns);
+  b.set_turn(turn_ns);
   scheduler.enqueue(a, Scheduler::Place::kRead, 0);
   scheduler.enqueue(b, Scheduler::Place::kRead, 0);
   std::vector<int> turns;
@@ -75,8 +77,11 @@ std::vector<int> turns_of_two(std::uint64_t read_ns) {
 }
 
 TEST_CASE("scheduler: streams that go on stand in line again behind all others when their turn is over") {
-  CHECK(turns_of_two(Scheduler::kTurnNs) == std::vector<int>{1, 2, 1, 2, 1, 2});
-  CHECK(turns_of_two(Scheduler::kTurnNs / 2) == std::vector<int>{1, 1, 2, 2, 1, 1});
+  CHECK(turns_of_two(Schedulable::kTurnNs) == std::vector<int>{1, 2, 1, 2, 1, 2});
+  CHECK(turns_of_two(Schedulable::kTurnNs / 2) == std::vector<int>{1, 1, 2, 2, 1, 1});
+  // What is in memory for good has no readahead to be used up.
+  CHECK(turns_of_two(Schedulable::kTurnNs / 2, Schedulable::kHotTurnNs) ==
+        std::vector<int>{1, 2, 1, 2, 1, 2});
 }
 
 TEST_CASE("scheduler: a new stream is served between the reads of a turn") {
