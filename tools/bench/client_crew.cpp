@@ -22,7 +22,8 @@ using BenchClock = std::chrono::steady_clock;
 struct Command {
   ClientCrew::Order order = ClientCrew::Order::kRead;
   BenchClock::rep begin = 0;
-  BenchClock::rep length = 0;
+  BenchClock::rep run_up = 0;
+  BenchClock::rep length = 0;  // after it
 };
 struct Answer {
   bool is_right = false;
@@ -52,8 +53,9 @@ Answer read_window(System& system, const FileSet& files, const Command& command,
     what.push_back(
         {.range = range_of(files, member * streams + i),
          .circle = DiskStream::Circle{.first = 0, .last = files.count() - 1, .stays_cached = true}});
-  const std::chrono::duration<double> length = BenchClock::duration(command.length);
-  const auto result = run_disk_load(system, files, what, length.count());
+  const std::chrono::duration<double> run_up = BenchClock::duration(command.run_up);
+  const std::chrono::duration<double> all = BenchClock::duration(command.run_up + command.length);
+  const auto result = run_disk_load(system, files, what, all.count(), nullptr, run_up.count());
   if (!result) return to_answer(result.error());
   Answer answer = {.is_right = true, .seconds = result->seconds};
   for (std::size_t i = 0; i < streams; ++i) answer.bytes[i] = result->streams[i].bytes;
@@ -156,17 +158,20 @@ Result<void> ClientCrew::tell_all(Order order) {
 
 Result<CrewFlow> ClientCrew::measure(std::chrono::nanoseconds window,
                                      const std::function<void()>& meanwhile) {
-  const auto cpu_before = cpu_ns();
-  if (!cpu_before) return tl::unexpected(cpu_before.error());
   // The children have been told by then.
   const auto begin = BenchClock::now() + std::chrono::milliseconds(20) +
                      std::chrono::microseconds(100) * static_cast<BenchClock::rep>(members_.size());
-  const Command command = {.begin = begin.time_since_epoch().count(), .length = window.count()};
+  const BenchClock::duration run_up = window / 2;
+  const Command command = {
+      .begin = begin.time_since_epoch().count(), .run_up = run_up.count(), .length = window.count()};
   for (const Member& member : members_)
     if (send(member.socket.get(), &command, sizeof(command), MSG_NOSIGNAL) != sizeof(command))
       return fail_errno(errno, "a client process does not listen");
+  std::this_thread::sleep_until(begin + run_up);
+  const auto cpu_before = cpu_ns();
+  if (!cpu_before) return tl::unexpected(cpu_before.error());
   if (meanwhile) {
-    std::this_thread::sleep_until(begin + window / 2);
+    std::this_thread::sleep_until(begin + run_up + window / 2);
     meanwhile();
   }
   CrewFlow result;

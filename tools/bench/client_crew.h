@@ -38,7 +38,8 @@ class ClientCrew {
   // Forks: before the caller has threads that hold locks. Returns when all children have their systems.
   [[nodiscard]] static Result<ClientCrew> start(const FileSet& files, CrewSetup setup);
 
-  // All streams read the files, one after another, each from another one on.
+  // All streams read the files, one after another, each from another one on. A run-up of half a window goes
+  // before, in which all are opened, and what the turns of others have made of a system is made good.
   // `meanwhile` is called in the midst of the window.
   [[nodiscard]] Result<CrewFlow> measure(std::chrono::nanoseconds window,
                                          const std::function<void()>& meanwhile = {});

@@ -26,6 +26,7 @@ BenchClock::duration to_duration(double seconds) {
 
 struct Window {
   BenchClock::time_point begin;
+  BenchClock::time_point counts_from;
   BenchClock::time_point end;
   std::atomic<BenchClock::rep> ended_early{BenchClock::time_point::max().time_since_epoch().count()};
 
@@ -69,8 +70,7 @@ class Runner {
         if (auto next = at_end(window); !next) return next;
         continue;
       }
-      const bool counts = !window.is_over();  // or else it came too late, but may have been missed
-      if (counts) result_.bytes = before_ + tally_.bytes;
+      count(window);
       ++chunks_;
       if (what_.bytes_per_s > 0) show(std::min(BenchClock::now(), window.end));
     }
@@ -82,6 +82,14 @@ class Runner {
     return check();
   }
 
+  // A chunk has been taken. One that came after the window may have been missed, but came too late.
+  void count(const Window& window) {
+    const std::uint64_t all = before_ + tally_.bytes;
+    if (BenchClock::now() < window.counts_from)
+      before_window_ = all;
+    else if (!window.is_over())
+      result_.bytes = all - before_window_;
+  }
   // A chunk's place is free when the one that lies a whole buffer before it begins to be shown.
   void wait_for_room(const Window& window) const {
     if (!showing_since_ || chunks_ < buffer_chunks()) return;
@@ -132,9 +140,10 @@ class Runner {
   const FileSet& files_;
   std::size_t stream_;
   DiskStream what_;
-  FileRange range_;           // that is open
-  Tally tally_;               // of it
-  std::uint64_t before_ = 0;  // bytes of the ranges before
+  FileRange range_;                  // that is open
+  Tally tally_;                      // of it
+  std::uint64_t before_ = 0;         // bytes of the ranges before
+  std::uint64_t before_window_ = 0;  // of all, in the run-up
   std::uint64_t chunks_ = 0;
   std::optional<BenchClock::time_point> showing_since_;  // moved on by the time that was stalled
   DiskStreamResult result_;
@@ -193,11 +202,13 @@ double DiskLoadResult::stalled_s() const {
 }
 
 Result<DiskLoadResult> run_disk_load(System& system, const FileSet& files,
-                                     const std::vector<DiskStream>& streams, double seconds, Opener* opener) {
+                                     const std::vector<DiskStream>& streams, double seconds, Opener* opener,
+                                     double run_up_s) {
   std::vector<Runner> runners;
   for (std::size_t i = 0; i < streams.size(); ++i) runners.emplace_back(system, files, i, streams[i]);
   const auto begin = BenchClock::now();
-  Window window = {.begin = begin, .end = begin + to_duration(seconds)};
+  Window window = {
+      .begin = begin, .counts_from = begin + to_duration(run_up_s), .end = begin + to_duration(seconds)};
   std::vector<std::thread> threads;
   for (Runner& runner : runners) threads.emplace_back(&Runner::run, &runner, std::ref(window));
   Result<void> opened;
@@ -210,7 +221,8 @@ Result<DiskLoadResult> run_disk_load(System& system, const FileSet& files,
   if (interrupted()) return fail(Code::kCancelled, "interrupted");
 
   const BenchClock::time_point early{BenchClock::duration(window.ended_early.load())};
-  DiskLoadResult result = {.seconds = Seconds(std::min(window.end, early) - begin).count(), .streams = {}};
+  const auto ended = std::max(std::min(window.end, early), window.counts_from);
+  DiskLoadResult result = {.seconds = Seconds(ended - window.counts_from).count(), .streams = {}};
   for (const Runner& runner : runners) {
     if (!runner.outcome()) return tl::unexpected(runner.outcome().error());
     result.streams.push_back(runner.result());

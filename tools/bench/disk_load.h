@@ -25,13 +25,13 @@ struct DiskStream {
 };
 
 struct DiskStreamResult {
-  std::uint64_t bytes = 0;      // within the window
+  std::uint64_t bytes = 0;      // within the window, after the run-up
   std::uint64_t underruns = 0;  // how often a viewer had nothing to show; 1 if it never began to
   double stalled_s = 0;         // for how long altogether
 };
 
 struct DiskLoadResult {
-  double seconds = 0;  // the window
+  double seconds = 0;  // the window without the run-up
   std::vector<DiskStreamResult> streams;
 
   [[nodiscard]] double mb_per_s() const;  // of all, 10^6 bytes
@@ -41,7 +41,8 @@ struct DiskLoadResult {
 };
 
 // Stream i of the system is streams[i]. The window is `seconds`, or less when a recording comes to its end or
-// somebody presses ^C. With `opener`, further opens are measured meanwhile, each range once.
+// somebody presses ^C; of it the first `run_up_s` do not count, in which all streams are opened. With
+// `opener`, further opens are measured meanwhile, each range once.
 struct Opener {
   std::size_t stream = 0;  // of the system: none of the others
   std::vector<FileRange> ranges = {};
@@ -51,6 +52,6 @@ struct Opener {
 };
 [[nodiscard]] Result<DiskLoadResult> run_disk_load(System& system, const FileSet& files,
                                                    const std::vector<DiskStream>& streams, double seconds,
-                                                   Opener* opener = nullptr);
+                                                   Opener* opener = nullptr, double run_up_s = 0);
 
 }  // namespace nvr::bench

@@ -15,9 +15,9 @@
 namespace nvr::bench {
 namespace {
 
-constexpr std::array kSystems = {make_memcpy_system,      make_pread_system,       make_thread_pool_system,
-                                 make_seed_system,        make_unix_socket_system, make_nvr_mmap_system,
-                                 make_nvr_io_uring_system};
+constexpr std::array kSystems = {make_memcpy_system,      make_bare_system,        make_pread_system,
+                                 make_thread_pool_system, make_seed_system,        make_unix_socket_system,
+                                 make_nvr_mmap_system,    make_nvr_io_uring_system};
 // A daemon's windows of 64 streams take no more memory than those of 16: what it gives a client as it stands.
 struct Group {
   std::size_t streams = kUsualStreams;  // most of the connection
@@ -129,47 +129,63 @@ Result<std::vector<Row>> measure_processes(SystemSetup setup, const BenchOptions
 // What is compared with what.
 struct Compared {
   const Row& ours;
+  const Row& bare;
   const Row& pread;
   const Row& seed;
   std::vector<Target>& targets;
 
-  void at_least(std::string_view what, double value, double reference, double bound) const {
-    targets.push_back({.what = name_of_target(ours.streams, ours.system, what),
-                       .measured = ratio_of(value, reference),
-                       .bound = bound});
+  using Figure = double (*)(const Row&);
+
+  void at_least(std::string_view what, Figure figure, const Row& reference, double bound) const {
+    add(what, figure, reference, bound).at_least = true;
   }
-  void at_most(std::string_view what, double value, double reference, double bound,
-               bool strict = false) const {
-    targets.push_back({.what = name_of_target(ours.streams, ours.system, what),
-                       .measured = ratio_of(value, reference),
-                       .at_least = false,
-                       .bound = bound,
-                       .strict = strict});
+  Target& at_most(std::string_view what, Figure figure, const Row& reference, double bound) const {
+    Target& target = add(what, figure, reference, bound);
+    target.at_least = false;
+    return target;
   }
   void add_all() const {
-    const double speed = ours.gb_per_s.median;
-    const double cpu = ours.cpu_s_per_gb.median;
-    if (ours.streams == 1) at_least("GB/s / pread", speed, pread.gb_per_s.median, 1.2);
-    if (ours.streams == 1) at_least("GB/s / seed", speed, seed.gb_per_s.median, 12);
-    if (ours.streams == 16) at_least("GB/s / seed", speed, seed.gb_per_s.median, 4);
-    at_most("CPU s/GB / pread", cpu, pread.cpu_s_per_gb.median, ours.streams == 16 ? 1.35 : 1.6);
-    at_most("CPU s/GB / seed", cpu, seed.cpu_s_per_gb.median, 1, true);
-    if (ours.latency && seed.latency)
-      at_most("open to first chunk, p50 / seed", ours.latency->p50_us, seed.latency->p50_us, 2);
+    const Figure speed = [](const Row& row) { return row.gb_per_s.median; };
+    const Figure cpu = [](const Row& row) { return row.cpu_s_per_gb.median; };
+    const Figure open_p50 = [](const Row& row) { return row.latency ? row.latency->p50_us : 0; };
+    if (ours.streams == 1) at_least("GB/s / pread", speed, pread, 1.2);
+    if (ours.streams == 1) at_least("GB/s / seed", speed, seed, 12);
+    if (ours.streams == 16) at_least("GB/s / seed", speed, seed, 4);
+    at_most("CPU s/GB / pread", cpu, pread, ours.streams == 16 ? 1.35 : 1.6);
+    at_most("CPU s/GB / seed", cpu, seed, 1).strict = true;
+    if (ours.latency && seed.latency) at_most("open to first chunk, p50 / seed", open_p50, seed, 2);
+  }
+
+ private:
+  Target& add(std::string_view what, Figure figure, const Row& reference, double bound) const {
+    return targets.emplace_back(Target{.what = name_of_target(ours.streams, ours.system, what),
+                                       .measured = ratio_of(figure(ours), figure(reference)),
+                                       .bound = bound,
+                                       .bare = ratio_of(figure(bare), figure(reference))});
   }
 };
+
+void add_many_streams(const std::vector<Row>& rows, const std::string& system, std::vector<Target>& targets) {
+  const auto of_usual = [&](std::string_view which) {
+    const Row* const most = find_row(rows, which, kMostStreams);
+    const Row* const usual = find_row(rows, which, kUsualStreams);
+    return most == nullptr || usual == nullptr ? 0 : ratio_of(most->gb_per_s.median, usual->gb_per_s.median);
+  };
+  targets.push_back({.what = name_of_target(kMostStreams, system, "GB/s / with 16 streams"),
+                     .measured = of_usual(system),
+                     .bound = 0.9,
+                     .bare = of_usual("bare")});
+}
 
 void add_targets(const std::vector<Row>& rows, const std::string& system, std::vector<Target>& targets) {
   for (const std::size_t streams : kStreamCounts) {
     const Row* const ours = find_row(rows, system, streams);
+    const Row* const bare = find_row(rows, "bare", streams);
     const Row* const pread = find_row(rows, "pread", streams);
     const Row* const seed = find_row(rows, "seed", streams);
-    if (ours == nullptr || pread == nullptr || seed == nullptr) continue;
-    const Compared compared = {.ours = *ours, .pread = *pread, .seed = *seed, .targets = targets};
-    compared.add_all();
-    const Row* const usual = find_row(rows, system, kUsualStreams);
-    if (streams == kMostStreams && usual != nullptr)
-      compared.at_least("GB/s / with 16 streams", ours->gb_per_s.median, usual->gb_per_s.median, 0.9);
+    if (ours == nullptr || bare == nullptr || pread == nullptr || seed == nullptr) continue;
+    Compared({.ours = *ours, .bare = *bare, .pread = *pread, .seed = *seed, .targets = targets}).add_all();
+    if (streams == kMostStreams) add_many_streams(rows, system, targets);
   }
 }
 
@@ -211,7 +227,7 @@ Result<Findings> run_hot(const BenchOptions& options) {
   const std::vector<Group> groups = {
       {.counts = {1, 4, kUsualStreams}},
       {.streams = kMostStreams, .slots = kSlotsOfMost, .counts = {kMostStreams}}};
-  Findings findings = {.rows = {}, .references = {"pread", "seed"}, .targets = {}};
+  Findings findings = {.rows = {}, .references = {"bare", "pread", "seed"}, .targets = {}};
   const auto append = [&](Result<std::vector<Row>> rows) -> Result<void> {
     if (!rows) return tl::unexpected(rows.error());
     std::ranges::move(*rows, std::back_inserter(findings.rows));

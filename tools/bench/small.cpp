@@ -16,8 +16,8 @@ namespace {
 
 using BenchClock = std::chrono::steady_clock;
 
-constexpr std::array kSystems = {make_pread_system, make_thread_pool_system, make_seed_system,
-                                 make_nvr_mmap_system, make_nvr_io_uring_system};
+constexpr std::array kSystems = {make_bare_reading_system, make_pread_system,    make_thread_pool_system,
+                                 make_seed_system,         make_nvr_mmap_system, make_nvr_io_uring_system};
 constexpr std::size_t kRecordings = 256;
 constexpr std::size_t kMostOutstanding = 64;
 constexpr std::array<std::size_t, 2> kOutstanding = {1, kMostOutstanding};
@@ -116,11 +116,15 @@ std::vector<Target> targets_of(const std::vector<Row>& rows) {
   for (const Row& ours : rows) {
     if (ours.streams != kMostOutstanding || !ours.system.starts_with("nvr_")) continue;
     const auto compare = [&](const std::string& other, double bound) {
-      const Row* const theirs = find_row(rows, other, ours.streams, ours.part);
+      const auto opens_of = [&](std::string_view system) {
+        const Row* const row = find_row(rows, system, ours.streams, ours.part);
+        return row == nullptr ? 0 : row->ops_per_s.median;
+      };
       targets.push_back(
           {.what = fmt::format("{}: {} {}, opens/s / {}", ours.system, ours.part, ours.streams, other),
-           .measured = theirs == nullptr ? 0 : ratio_of(ours.ops_per_s.median, theirs->ops_per_s.median),
-           .bound = bound});
+           .measured = ratio_of(ours.ops_per_s.median, opens_of(other)),
+           .bound = bound,
+           .bare = ratio_of(opens_of("bare"), opens_of(other))});
     };
     compare("seed", kTimesSeed);
     compare("thread_pool", kTimesPool);
