@@ -54,7 +54,7 @@ std::uint64_t resident_end(SampleFile& file, std::uint64_t offset, std::uint64_t
     const bool was_used_up = offset == file.resident_until && now - file.resident_at_ns <= kResidencyTrustNs;
     const std::uint64_t ahead = was_used_up ? 2 * (file.resident_until - file.resident_from) : 0;
     file.resident_from = offset;
-    file.resident_until = first_missing(file, offset, std::clamp(offset + ahead, end, file.end));
+    file.resident_until = first_missing(file, offset, std::min(file.end, std::max(end, offset + ahead)));
     file.resident_at_ns = now;
   }
   return file.resident_until;

@@ -100,9 +100,11 @@ void name_slowdisk() {
 BenchOptions shortened(std::string_view scenario, BenchOptions options) {
   constexpr std::uint64_t kFileBytes = 32U << 20;
   constexpr std::size_t kRounds = 5;
-  constexpr std::size_t kFewRounds = 3;  // each measurement takes some seconds
+  constexpr std::size_t kFewRounds = 3;
+  constexpr std::array<std::string_view, 3> kSlow = {"hot", "cold", "scale"};  // a round takes many seconds
+  const bool is_slow = std::ranges::find(kSlow, scenario) != kSlow.end();
   options.files.bytes = std::min(options.files.bytes, kFileBytes);
-  options.rounds = std::min(options.rounds, scenario == "cold" || scenario == "scale" ? kFewRounds : kRounds);
+  options.rounds = std::min(options.rounds, is_slow ? kFewRounds : kRounds);
   options.disk.parts = {"throughput"};
   options.disk.streams = {kUsualStreams};
   options.disk.systems = {"seed", "nvr_mmap", "nvr_io_uring"};
