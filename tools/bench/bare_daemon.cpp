@@ -217,17 +217,13 @@ Result<BareDaemon> BareDaemon::start(const FileSet& files, std::size_t streams, 
   if (memory == MAP_FAILED) return fail_errno(errno, "no shared memory");
   BareDaemon daemon(Memory(new (memory) BareMemory{.streams = streams, .slots = slots}, {.bytes = bytes}));
   for (std::size_t index = 0; index < streams; ++index) new (&daemon.memory_->stream(index)) BareStream;
-  const pid_t parent = getpid();
-  const pid_t pid = fork();
-  if (pid < 0) return fail_errno(errno, "cannot fork");
-  if (pid == 0) {
-    signal(SIGTERM, SIG_DFL);
-    ChildProcess::end_with_parent(parent);
+  auto process = ChildProcess::fork([&] {
     madvise(memory, bytes, MADV_POPULATE_WRITE);  // our page tables
     daemon.memory_->failed = BareServer(*daemon.memory_, files, source).serve();
-    _exit(1);
-  }
-  daemon.process_ = ChildProcess(pid);
+    return 1;
+  });
+  if (!process) return tl::unexpected(process.error());
+  daemon.process_ = std::move(*process);
   return daemon;
 }
 

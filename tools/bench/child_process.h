@@ -1,6 +1,7 @@
 // A child process of ours, ended and waited for when its owner goes.
 #pragma once
 
+#include <errno.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/types.h>
@@ -8,6 +9,8 @@
 #include <unistd.h>
 
 #include <utility>
+
+#include "nvr/error.h"
 
 namespace nvr::bench {
 
@@ -36,10 +39,18 @@ class ChildProcess {
     return pid_ <= 0;
   }
 
-  // In the child, right after fork(): it ends when its parent does, however that happens.
-  static void end_with_parent(pid_t parent) {
+  // Forks a child that does body() and ends with the exit code that it returns; or when it is asked to, or
+  // when its parent ends, however that happens. Before the caller has threads that hold locks.
+  template <class Body>
+  [[nodiscard]] static Result<ChildProcess> fork(Body&& body) {
+    const pid_t parent = getpid();
+    const pid_t pid = ::fork();
+    if (pid < 0) return fail_errno(errno, "cannot fork");
+    if (pid > 0) return ChildProcess(pid);
+    signal(SIGTERM, SIG_DFL);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent) _exit(1);
+    _exit(body());
   }
 
  private:

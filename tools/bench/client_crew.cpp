@@ -133,16 +133,12 @@ Result<void> ClientCrew::fork_member(const FileSet& files) {
     return fail_errno(errno, "cannot make a socket pair");
   shm::UniqueFd ours(pair[0]);
   const shm::UniqueFd theirs(pair[1]);
-  const pid_t parent = getpid();
-  const pid_t pid = fork();
-  if (pid < 0) return fail_errno(errno, "cannot fork");
-  if (pid == 0) {
-    signal(SIGTERM, SIG_DFL);
-    ChildProcess::end_with_parent(parent);
+  auto process = ChildProcess::fork([&] {
     ours.reset();
-    _exit(serve(theirs.get(), files, setup_, members_.size()));
-  }
-  members_.push_back({.socket = std::move(ours), .process = ChildProcess(pid)});
+    return serve(theirs.get(), files, setup_, members_.size());
+  });
+  if (!process) return tl::unexpected(process.error());
+  members_.push_back({.socket = std::move(ours), .process = std::move(*process)});
   return {};
 }
 

@@ -32,14 +32,11 @@ Result<ChildProcess> spawn(const DaemonOptions& options) {
   argv.push_back(nullptr);
   const shm::UniqueFd log(open(options.log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!log) return fail_errno(errno, "cannot create " + options.log.string());
-  const pid_t parent = getpid();
-  const pid_t pid = fork();
-  if (pid < 0) return fail_errno(errno, "cannot fork");
-  if (pid > 0) return ChildProcess(pid);
-  ChildProcess::end_with_parent(parent);
-  dup2(log.get(), STDERR_FILENO);
-  execv(argv[0], argv.data());
-  _exit(127);
+  return ChildProcess::fork([&] {
+    dup2(log.get(), STDERR_FILENO);
+    execv(argv[0], argv.data());
+    return 127;
+  });
 }
 
 }  // namespace

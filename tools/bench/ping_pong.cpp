@@ -98,18 +98,13 @@ Result<Histogram> measure_wakes(Wake wake, std::size_t count, std::chrono::nanos
   };
   const auto there = make_bell(words->there);
   const auto back = make_bell(words->back);
-  const pid_t parent = getpid();
-  const pid_t pid = fork();
-  if (pid < 0) return fail_errno(errno, "cannot fork");
-  if (pid == 0) {
-    signal(SIGTERM, SIG_DFL);
-    ChildProcess::end_with_parent(parent);
+  const auto child = ChildProcess::fork([&]() -> int {
     for (;;) {
       there->wait();
       back->signal();
     }
-  }
-  const ChildProcess child(pid);
+  });
+  if (!child) return tl::unexpected(child.error());
   return round_trips(*there, *back, count, pause);
 }
 

@@ -93,17 +93,13 @@ Result<Sink> Sink::start(std::size_t connections) {
     sink.sockets_.push_back(std::move(pair.sender));
     receivers.push_back(std::move(pair.receiver));
   }
-  const pid_t parent = getpid();
-  const pid_t pid = fork();
-  if (pid < 0) return fail_errno(errno, "cannot fork");
-  if (pid == 0) {
-    signal(SIGTERM, SIG_DFL);
-    ChildProcess::end_with_parent(parent);
+  auto process = ChildProcess::fork([&] {
     sink.sockets_.clear();
     serve(receivers, *sink.state_);
-    _exit(0);
-  }
-  sink.process_ = ChildProcess(pid);
+    return 0;
+  });
+  if (!process) return tl::unexpected(process.error());
+  sink.process_ = std::move(*process);
   return sink;
 }
 

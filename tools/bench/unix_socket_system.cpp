@@ -64,15 +64,12 @@ Result<std::unique_ptr<System>> make_unix_socket_system(const SystemSetup& setup
     ours.emplace_back(pair[0]);
     theirs.emplace_back(pair[1]);
   }
-  const pid_t parent = getpid();
-  const pid_t pid = fork();
-  if (pid < 0) return fail_errno(errno, "cannot fork");
-  if (pid == 0) {
-    ChildProcess::end_with_parent(parent);
+  auto process = ChildProcess::fork([&] {
     ours.clear();
-    _exit(serve_unix_sockets(setup.files, theirs));
-  }
-  return std::make_unique<UnixSocketSystem>(ChildProcess(pid), std::move(ours));
+    return serve_unix_sockets(setup.files, theirs);
+  });
+  if (!process) return tl::unexpected(process.error());
+  return std::make_unique<UnixSocketSystem>(std::move(*process), std::move(ours));
 }
 
 }  // namespace nvr::bench
