@@ -46,12 +46,11 @@ std::uint64_t first_missing(const SampleFile& file, std::uint64_t offset, std::u
 std::uint64_t resident_end(SampleFile& file, std::uint64_t offset, std::uint64_t end) {
   if (!file.residency_known) return offset;  // mincore() says yes to everything for files of others
   const std::uint64_t now = shm::now_ns();
-  const bool is_known = offset >= file.resident_from && end <= file.resident_until &&
-                        now - file.resident_at_ns <= kResidencyTrustNs;
-  if (!is_known) {
+  const bool is_recent = now - file.resident_at_ns <= kResidencyTrustNs;
+  if (!is_recent || offset < file.resident_from || end > file.resident_until) {
     // Twice as far as the last time if that was used up before it was too old to be relied on, which a stream
     // among hundreds never does; or else no further than it must.
-    const bool was_used_up = offset == file.resident_until && now - file.resident_at_ns <= kResidencyTrustNs;
+    const bool was_used_up = is_recent && offset == file.resident_until;
     const std::uint64_t ahead = was_used_up ? 2 * (file.resident_until - file.resident_from) : 0;
     file.resident_from = offset;
     file.resident_until = first_missing(file, offset, std::min(file.end, std::max(end, offset + ahead)));

@@ -29,9 +29,9 @@ class Schedulable
   // one read each and 0.96 with these (nvr-bench cold).
   static constexpr std::uint64_t kTurnNs = 2 * shm::kMillisecond;
   // Of a recording that is in memory for good, where nothing was read ahead that could go to waste: some
-  // windows, while the reader's processor has the stream's lines. A thousand streams are served all alike
-  // (Jain 0.97 rather than 0.79; in strict rotation 1.00, but with 64 streams a fifth less; nvr-bench scale,
-  // hot).
+  // windows, while the reader's processor has the stream's lines. A thousand streams are served more alike
+  // (Jain 0.90 to 0.97 rather than 0.74 to 0.81; in strict rotation 1.00, but with 64 streams a fifth less;
+  // nvr-bench scale, hot).
   static constexpr std::uint64_t kHotTurnNs = kTurnNs / 8;
 
  private:

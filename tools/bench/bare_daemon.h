@@ -1,6 +1,6 @@
 // The least that a daemon with one disk thread can be: "bare". A process whose thread brings the bytes of
 // ranges to windows in shared memory, and wakes who sleeps; no protocol, no limits, no clients that may lie,
-// no disk that may hang. What it does not reach is out of reach for nvr-readerd, too.
+// no disk that may hang. Where it misses a target, too, none of these is the cause.
 #pragma once
 
 #include <cstdint>

@@ -34,8 +34,8 @@ constexpr auto kOpenPause = std::chrono::milliseconds(1);
 constexpr auto kLeastWindow = std::chrono::milliseconds(20);
 
 // The system has read every file as often as it takes: with no less streams than files, or some would not be
-// read. Not only once before all: a daemon's maps are gone
-// when the others' turns have taken longer than it keeps them (daemon/file_maps.h).
+// read. Not only once before all: a daemon's maps are gone when the others' turns have taken longer than it
+// keeps them (daemon/file_maps.h).
 Result<void> warm_up(System& system, const FileSet& files, std::size_t streams) {
   const std::size_t passes = std::max<std::size_t>(1, kWarmUpRounds * files.count() / streams);
   for (std::size_t pass = 0; pass < passes; ++pass) {

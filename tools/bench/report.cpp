@@ -131,11 +131,11 @@ void print_targets(const std::vector<Target>& targets) {
   for (const Target& target : targets) {
     const char* const relation =
         target.at_least ? (target.strict ? ">" : ">=") : (target.strict ? "<" : "<=");
-    const bool is_out_of_reach = !target.met() && target.bare && !target.is_met_by(*target.bare);
+    const bool bare_misses = !target.met() && target.bare && !target.is_met_by(*target.bare);
     fmt::print("{:<66} | {:>10} | {:>8.2f} | {:>6} | {}\n", target.what,
                fmt::format("{} {:.2f}", relation, target.bound), target.measured,
                target.bare ? fmt::format("{:.2f}", *target.bare) : "",
-               target.met() ? "yes" : (is_out_of_reach ? "NO, nor by bare" : "NO"));
+               target.met() ? "yes" : (bare_misses ? "NO, nor by bare" : "NO"));
   }
 }
 
