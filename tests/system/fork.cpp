@@ -120,6 +120,7 @@ TEST_CASE("a parent's death is noticed though a forked child keeps its descripto
   parent.reap();
   CHECK(daemon.wait_for_total("connections_now", 0));
   // The memory is the child's to keep, and counts as long.
+  CHECK(wait_until([&] { return daemon.total("held_bytes") > 0; }));  // the disk thread has let go of it
   CHECK(daemon.total("held_bytes") == daemon.total("shared_bytes"));
   kill(child, SIGKILL);
   CHECK(daemon.wait_for_total("shared_bytes", 0));
