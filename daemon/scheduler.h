@@ -10,8 +10,10 @@
 // the queues are only for new streams and for what is in memory; the disk is shared by visits (visit_plan.h).
 #pragma once
 
+#include <algorithm>
 #include <boost/intrusive/list.hpp>
 #include <cstdint>
+#include <utility>
 
 #include "shm/clock.h"
 
@@ -21,23 +23,36 @@ namespace nvr::daemon {
 class Schedulable
     : public boost::intrusive::list_base_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>> {
  public:
+  Schedulable() = default;
+  Schedulable(const Schedulable&) = delete;
+  Schedulable& operator=(const Schedulable&) = delete;
+  ~Schedulable() { leave(); }
+
   [[nodiscard]] bool is_queued() const { return is_linked(); }
-  // How long its next turns are: kTurnNs or kHotTurnNs.
-  void set_turn(std::uint64_t ns) { turn_ns_ = ns; }
+  // Is what it reads in memory for good? From its next turn on.
+  void set_hot(bool is_hot) { is_hot_ = is_hot; }
 
   // About 16 MiB of copying. Sixteen streams on a disk of 3.5 GB/s have 0.90 of its bandwidth with a turn of
   // one read each and 0.96 with these (nvr-bench cold).
   static constexpr std::uint64_t kTurnNs = 2 * shm::kMillisecond;
-  // Of a recording that is in memory for good, where nothing was read ahead that could go to waste: some
-  // windows, while the reader's processor has the stream's lines. A thousand streams are served more alike
-  // (Jain 0.90 to 0.97 rather than 0.74 to 0.81; in strict rotation 1.00, but with 64 streams a fifth less;
-  // nvr-bench scale, hot).
+  // The most of a hot stream, where nothing was read ahead that could go to waste: some windows, while the
+  // reader's processor has the stream's lines. With turns of one read 64 streams have a fifth less (nvr-bench
+  // hot).
   static constexpr std::uint64_t kHotTurnNs = kTurnNs / 8;
+  // In which all hot streams shall have had theirs: among a thousand, a turn is one read, and they are served
+  // alike (nvr-bench scale).
+  static constexpr std::uint64_t kHotRoundNs = 16 * shm::kMillisecond;
 
  private:
   friend class Scheduler;
+  void leave() {
+    if (is_linked()) unlink();
+    if (queued_reads_ != nullptr) --*std::exchange(queued_reads_, nullptr);
+  }
+
   std::uint64_t turn_ends_ns_ = 0;
-  std::uint64_t turn_ns_ = kTurnNs;
+  std::uint32_t* queued_reads_ = nullptr;  // the scheduler's count, while it is counted there
+  bool is_hot_ = false;
 };
 
 class Scheduler {
@@ -52,15 +67,14 @@ class Scheduler {
   // Puts the stream into a queue, out of the one it may stand in.
   void enqueue(Schedulable& stream, Place place, std::uint64_t now_ns) {
     remove(stream);
+    if (place == Place::kRead) ++*(stream.queued_reads_ = &queued_reads_);
     if (place == Place::kBegun || (place == Place::kRead && now_ns < stream.turn_ends_ns_))
       queue(place).push_front(stream);
     else
       queue(place).push_back(stream);
   }
   // Queued or not.
-  static void remove(Schedulable& stream) {
-    if (stream.is_linked()) stream.unlink();
-  }
+  static void remove(Schedulable& stream) { stream.leave(); }
 
   // The stream whose turn it is, taken out of its queue; null when nobody can be served.
   [[nodiscard]] Schedulable* next(std::uint64_t now_ns) {
@@ -72,8 +86,8 @@ class Scheduler {
   [[nodiscard]] Schedulable* next_of(Place place, std::uint64_t now_ns) {
     if (queue(place).empty()) return nullptr;
     Schedulable& stream = queue(place).front();
-    queue(place).pop_front();
-    if (now_ns >= stream.turn_ends_ns_) stream.turn_ends_ns_ = now_ns + stream.turn_ns_;
+    if (now_ns >= stream.turn_ends_ns_) stream.turn_ends_ns_ = now_ns + turn_of(stream);
+    remove(stream);
     return &stream;
   }
 
@@ -100,10 +114,15 @@ class Scheduler {
   Queue& queue(Place place) {
     return place == Place::kRead ? reads_ : place == Place::kStarved ? starved_ : new_;
   }
+  [[nodiscard]] std::uint64_t turn_of(const Schedulable& stream) const {
+    if (!stream.is_hot_) return Schedulable::kTurnNs;
+    return std::min(Schedulable::kHotTurnNs, Schedulable::kHotRoundNs / std::max(queued_reads_, 1U));
+  }
 
   Queue new_;
   Queue reads_;
   Queue starved_;
+  std::uint32_t queued_reads_ = 0;
   Place last_ = Place::kRead;  // whose turn it was
 };
 

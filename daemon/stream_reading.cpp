@@ -32,7 +32,7 @@ void ServedStream::reschedule(std::uint64_t now_ns) {
   account_waiting();
   show(now_ns);
   if (state_ != State::kReading || next_ >= file_->end) return;
-  set_turn(file_->map != nullptr ? kHotTurnNs : kTurnNs);
+  set_hot(file_->map != nullptr);
   const bool could_read = can_read();
   const bool is_full = free_ == 0 && (could_read || !reads_ahead());
   ahead_.set_reader_waits(is_full, now_ns);

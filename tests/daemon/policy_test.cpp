@@ -58,30 +58,56 @@ TEST_CASE("scheduler: a stream that is removed or destroyed gets no turn") {
   CHECK(all_turns(scheduler) == std::vector<int>{3});
 }
 
-// The turns that two streams get which always want more, when each read takes so long.
-std::vector<int> turns_of_two(std::uint64_t read_ns, std::uint64_t turn_ns = Schedulable::kTurnNs) {
+// The turns that some streams get which always want more, when each read takes so long.
+std::vector<int> turns_of(int count, std::uint64_t read_ns, std::size_t turns, bool are_hot = false) {
   Scheduler scheduler;
-  Named a(1);
-  Named b(2);
-  a.set_turn(turn_ns);
-  b.set_turn(turn_ns);
-  scheduler.enqueue(a, Scheduler::Place::kRead, 0);
-  scheduler.enqueue(b, Scheduler::Place::kRead, 0);
-  std::vector<int> turns;
-  for (std::uint64_t i = 0; i < 6; ++i) {
+  std::deque<Named> streams;
+  for (int name = 0; name < count; ++name) {
+    streams.emplace_back(name).set_hot(are_hot);
+    scheduler.enqueue(streams.back(), Scheduler::Place::kRead, 0);
+  }
+  std::vector<int> names;
+  for (std::uint64_t i = 0; i < turns; ++i) {
     auto* const next = static_cast<Named*>(scheduler.next(i * read_ns));
-    turns.push_back(next->name);
+    names.push_back(next->name);
     scheduler.enqueue(*next, Scheduler::Place::kRead, (i + 1) * read_ns);
   }
-  return turns;
+  return names;
 }
 
 TEST_CASE("scheduler: streams that go on stand in line again behind all others when their turn is over") {
-  CHECK(turns_of_two(Schedulable::kTurnNs) == std::vector<int>{1, 2, 1, 2, 1, 2});
-  CHECK(turns_of_two(Schedulable::kTurnNs / 2) == std::vector<int>{1, 1, 2, 2, 1, 1});
-  // What is in memory for good has no readahead to be used up.
-  CHECK(turns_of_two(Schedulable::kTurnNs / 2, Schedulable::kHotTurnNs) ==
-        std::vector<int>{1, 2, 1, 2, 1, 2});
+  CHECK(turns_of(2, Schedulable::kTurnNs, 6) == std::vector<int>{0, 1, 0, 1, 0, 1});
+  CHECK(turns_of(2, Schedulable::kTurnNs / 2, 6) == std::vector<int>{0, 0, 1, 1, 0, 0});
+}
+
+TEST_CASE("scheduler: what is in memory for good has short turns, and all of them soon") {
+  CHECK(turns_of(2, Schedulable::kTurnNs / 2, 6, true) == std::vector<int>{0, 1, 0, 1, 0, 1});
+  CHECK(turns_of(2, Schedulable::kHotTurnNs / 2, 6, true) == std::vector<int>{0, 0, 1, 1, 0, 0});
+  // So many that a round of them would be too long: one read each.
+  constexpr int kMany = 1000;
+  const std::vector<int> of_many = turns_of(kMany, Schedulable::kHotRoundNs / kMany, 2 * kMany, true);
+  for (int turn = 0; turn < 2 * kMany; ++turn) {
+    CAPTURE(turn);
+    REQUIRE(of_many[static_cast<std::size_t>(turn)] == turn % kMany);
+  }
+}
+
+TEST_CASE("scheduler: only those that stand in line make turns shorter") {
+  Scheduler scheduler;
+  std::deque<Named> streams;
+  for (int name = 0; name < 1000; ++name) {
+    streams.emplace_back(name).set_hot(true);
+    scheduler.enqueue(streams.back(), Scheduler::Place::kRead, 0);
+  }
+  for (int i = 0; i < 500; ++i) Scheduler::remove(streams[static_cast<std::size_t>(i)]);
+  for (int i = 500; i < 998; ++i)
+    scheduler.enqueue(streams[static_cast<std::size_t>(i)], Scheduler::Place::kStarved, 0);
+  for (int i = 0; i < 500; ++i) streams.pop_front();
+  Schedulable* const first = scheduler.next(0);
+  scheduler.enqueue(*first, Scheduler::Place::kRead, Schedulable::kHotTurnNs - 1);
+  CHECK(scheduler.next(Schedulable::kHotTurnNs - 1) == first);
+  scheduler.enqueue(*first, Scheduler::Place::kRead, Schedulable::kHotTurnNs);
+  CHECK(scheduler.next(Schedulable::kHotTurnNs) == &streams.back());
 }
 
 TEST_CASE("scheduler: a new stream is served between the reads of a turn") {
