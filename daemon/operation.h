@@ -53,6 +53,12 @@ struct Operation : boost::intrusive::list_base_hook<> {
   std::uint32_t slot_count = 0;
   std::array<std::uint16_t, kMaxReadSlots> slots = {};
   std::array<std::byte*, kMaxReadSlots> targets = {};
+  // Its stream's: called between submit() and the completion when its first `done` bytes are there and the
+  // rest comes at memory's speed.
+  void (*copied)(Operation& operation, std::uint32_t done) = nullptr;
+  void on_copied(std::uint32_t until) {
+    if (copied != nullptr) copied(*this, until);
+  }
 
   std::uint32_t done = 0;       // bytes read so far
   std::uint32_t published = 0;  // slots of it that the client has been shown
@@ -126,6 +132,7 @@ class OperationPool {
     operation.opened.reset();
     operation.done = operation.published = operation.retries = operation.slot_count = operation.length = 0;
     operation.finished = operation.quarantined = operation.drops = operation.only_memory = false;
+    operation.copied = nullptr;
     operation.lane = Operation::Lane::kNone;
     operation.error = 0;
     free_.push_back(&operation);

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 
 #include "daemon/sigbus_guard.h"
 #include "shm/clock.h"
@@ -24,6 +25,9 @@ constexpr std::uint64_t kPage = 4096;
 // long its answer is relied on. What is reclaimed in between costs a page fault, no more.
 constexpr std::uint64_t kMostResidencyWindow = 8 << 20;
 constexpr std::uint64_t kResidencyTrustNs = 10 * shm::kMillisecond;
+// What a copy from a map shows at a time: a reader that looks for it finds it sooner than it gives up and
+// sleeps, and while it is in the processor's cache.
+constexpr std::uint32_t kPieceBytes = 2 * shm::kSlotBytes;
 
 constexpr std::uint64_t page_of(std::uint64_t offset) {
   return offset / kPage * kPage;
@@ -57,6 +61,19 @@ std::uint64_t resident_end(SampleFile& file, std::uint64_t offset, std::uint64_t
     file.resident_at_ns = now;
   }
   return file.resident_until;
+}
+
+// After a copy of what lies before `end`: has the file reached that far all the while? The kernel changes a
+// file's size, then takes the pages beyond it out of every map, and then fills what is left of its last page
+// with zeroes. So whoever has copied such zeroes finds the page after `end` gone. False also where that page
+// is not known to be in memory.
+bool reaches_beyond(const SampleFile& file, std::uint64_t end) {
+  const std::uint64_t next_page = page_of(end + kPage - 1);
+  if (next_page >= file.resident_until) return false;
+  const std::span<const std::byte> map(file.map->data(), file.map->size());
+  std::byte byte{};
+  std::atomic_thread_fence(std::memory_order_acquire);  // the copy's loads are before this one
+  return guarded_copy(&byte, map.subspan(next_page, 1), map) == 1;
 }
 
 // True also where nobody can tell.
@@ -138,8 +155,8 @@ std::int64_t PageCache::read_nowait(Operation& operation, int flags) {
   return result < 0 ? -errno : result;
 }
 
-// Copies what lies before `end` of what is left of the read. The file's size is looked at after the copy: the
-// kernel changes it before it takes pages away or fills them with zeroes, so bytes within it are exact.
+// Copies what lies before `end` of what is left of the read. That the file was not cut short is looked at
+// after the copy: at its next page, which costs nothing, or at its size.
 std::int64_t PageCache::read_mapped(Operation& operation, std::uint64_t end) {
   const SampleFile& file = *operation.file;
   const std::uint64_t begin = operation.position();
@@ -153,7 +170,10 @@ std::int64_t PageCache::read_mapped(Operation& operation, std::uint64_t end) {
     const std::size_t copied = guarded_copy(target.data(), map.subspan(at, length), map);
     at += copied;
     if (copied < length) break;
+    const auto in_read = static_cast<std::uint32_t>(at - operation.offset);
+    if (in_read % kPieceBytes == 0 && at < end && reaches_beyond(file, at)) operation.on_copied(in_read);
   }
+  if (at == end && reaches_beyond(file, end)) return static_cast<std::int64_t>(end - begin);
   const std::int64_t size = SampleDir::size_now(file);
   if (size < 0) return size;
   const auto valid_end = std::min(at, static_cast<std::uint64_t>(size));

@@ -67,6 +67,9 @@ class ServedStream : public Schedulable, public Visitor, public Follower {
   void prepare(Operation& operation, std::uint64_t now_ns);
   // A visit of the stream is under way: makes `operation` its next segment. False: it has none, now.
   [[nodiscard]] bool prepare_segment(Operation& operation);
+  // Part of a read has arrived, and the rest comes at memory's speed: shows what is complete to a reader that
+  // looks. One that sleeps is woken once, by what follows.
+  void on_copied(Operation& operation, std::uint32_t done);
   // Part of a read has arrived, the operation goes on: publishes what is complete.
   void on_progress(Operation& operation);
   // The engine is done with `operation`; it goes back to the pool, now or when its turn in the order of the
@@ -101,7 +104,7 @@ class ServedStream : public Schedulable, public Visitor, public Follower {
   void on_missing(Operation& operation);
   void on_opened(Operation& operation);
   [[nodiscard]] bool waits_for_growth() const;
-  void publish_complete_slots(Operation& operation);
+  void put_complete_slots(Operation& operation, std::uint32_t done);
   void publish_in_order();
   void put(const shm::Descriptor& content);
   void publish();
@@ -129,7 +132,8 @@ class ServedStream : public Schedulable, public Visitor, public Follower {
   std::uint32_t in_flight_ = 0;  // operations with the engine
   std::uint32_t reading_ = 0;    // of them those that read
   bool first_published_ = false;
-  bool opened_ = false;  // OPENED has been published
+  bool opened_ = false;        // OPENED has been published
+  bool must_publish_ = false;  // chunks have been put that publish() has not been called for
   boost::intrusive::list<Operation, boost::intrusive::constant_time_size<false>> reads_;  // in file order
   Growth growth_;                  // goes on only while a growing file is followed
   bool is_told_finished_ = false;  // FINISH has been taken

@@ -29,11 +29,16 @@ std::uint32_t slot_length(const Operation& operation, std::uint32_t i) {
 
 }  // namespace
 
+void ServedStream::on_copied(Operation& operation, std::uint32_t done) {
+  if (state_ != State::kReading || &operation != &reads_.front()) return;
+  put_complete_slots(operation, done);
+  descriptors_.publish();
+}
+
 void ServedStream::on_progress(Operation& operation) {
   if (state_ != State::kReading || &operation != &reads_.front()) return;
-  const std::uint32_t before = operation.published;
-  publish_complete_slots(operation);
-  if (operation.published != before) publish();
+  put_complete_slots(operation, operation.done);
+  if (must_publish_) publish();
 }
 
 void ServedStream::on_finished(Operation& operation) {
@@ -64,12 +69,9 @@ void ServedStream::on_finished(Operation& operation) {
 // Publishes, as far as they are there, the finished reads at the head of the order, and ends the stream at
 // its end or at the first error.
 void ServedStream::publish_in_order() {
-  bool published = false;
   while (!reads_.empty()) {
     Operation& operation = reads_.front();
-    const std::uint32_t before = operation.published;
-    publish_complete_slots(operation);
-    published |= operation.published != before;
+    put_complete_slots(operation, operation.done);
     if (!operation.finished) break;
     const bool complete = operation.done == operation.length;
     const std::uint64_t offset = operation.offset + operation.done;
@@ -78,7 +80,7 @@ void ServedStream::publish_in_order() {
     reads_.pop_front();
     context_->operations.give_back(operation);
     if (!complete) {
-      if (published) publish();
+      if (must_publish_) publish();
       end_with(error != 0 ? error_descriptor(error == EIO ? Code::kDataLoss : code_from_errno(error),
                                              Detail::kReadFailed, error, offset, file_->size)
                           : error_descriptor(Code::kDataLoss, Detail::kTruncated, 0, offset, offset));
@@ -89,14 +91,15 @@ void ServedStream::publish_in_order() {
     if (!growth_.goes_on()) return end_with({.kind = DescriptorKind::kEnd});
     context_->growth.add(*this, shm::now_ns(), is_told_finished_);
   }
-  if (published) publish();
+  if (must_publish_) publish();
 }
 
-void ServedStream::publish_complete_slots(Operation& operation) {
+// Those that are complete with the first `done` bytes of the read.
+void ServedStream::put_complete_slots(Operation& operation, std::uint32_t done) {
   while (operation.published < operation.slot_count) {
     const std::uint32_t i = operation.published;
     const std::uint32_t length = slot_length(operation, i);
-    if (operation.done < i * kSlotBytes + length) break;
+    if (done < i * kSlotBytes + length) break;
     lent_ |= bit(operation.slots[i]);
     context_->statistics.slots_lent.add();
     put({.kind = DescriptorKind::kChunk,
@@ -104,6 +107,7 @@ void ServedStream::publish_complete_slots(Operation& operation) {
          .length = length,
          .offset = operation.offset + std::uint64_t{i} * kSlotBytes});
     ++operation.published;
+    must_publish_ = true;
     context_->statistics.chunks.add();
     context_->statistics.bytes.add(length);
     connection_->chunks.add();
@@ -135,6 +139,7 @@ void ServedStream::put(const Descriptor& content) {
 void ServedStream::publish() {
   NVR_STEP("daemon.about_to_publish");
   descriptors_.publish();
+  must_publish_ = false;
   NVR_STEP("daemon.published");
   if (reader_.should_ring()) {
     if (!shm::futex_wake_one(descriptors_.futex_word())) reader_.take_back();

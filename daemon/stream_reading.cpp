@@ -159,6 +159,7 @@ void ServedStream::prepare_read(Operation& operation, std::uint32_t most_slots) 
       std::min<std::uint64_t>({static_cast<std::uint64_t>(std::popcount(free_)), ramp_, there, most_slots}));
   ramp_ = std::min(kRampFactor * ramp_, context_->engine.read_slots());
   operation.kind = Operation::Kind::kRead;
+  operation.copied = [](Operation& read, std::uint32_t done) { read.stream->on_copied(read, done); };
   operation.only_memory = reads_ahead() && !ahead_.is_needed();
   operation.offset = next_;
   operation.length = static_cast<std::uint32_t>(

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <cerrno>
 #include <cstdlib>
@@ -17,6 +18,7 @@
 #include <fstream>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "daemon/file_maps.h"
@@ -155,6 +157,95 @@ TEST_CASE("page cache: who reads a little of a recording gets no map of it, howe
     CHECK_FALSE(is_hot_for(FileMaps::kLeastBytes));
   CHECK(is_hot_for(FileMaps::kLeastBytes));
   CHECK_FALSE(is_hot_for(FileMaps::kLeastBytes - 1));  // nor one that others have
+}
+
+// A file that somebody cuts short in the middle of its pages, again and again, and makes whole again when
+// `reads` shows that whoever read it meanwhile has come to an end.
+class Cutter {
+ public:
+  static constexpr std::size_t kBytes = 1 << 20;
+
+  Cutter(std::string path, const std::atomic<std::uint64_t>& reads) : path_(std::move(path)), reads_(reads) {
+    write_file(path_, kBytes);
+    thread_ = std::thread([this] { run(); });
+  }
+  ~Cutter() {
+    stops_ = true;
+    thread_.join();
+  }
+  Cutter(const Cutter&) = delete;
+  Cutter& operator=(const Cutter&) = delete;
+
+ private:
+  void run() {
+    const shm::UniqueFd fd(open(path_.c_str(), O_RDWR | O_CLOEXEC));
+    const std::string whole(kBytes, 'x');
+    for (std::size_t at = 1; !stops_; at = (at * 1'103'515'245 + 12'345) % kBytes) {
+      if (ftruncate(fd.get(), static_cast<off_t>(at)) != 0) return;
+      wait_for_reads();
+      if (pwrite(fd.get(), whole.data() + at, kBytes - at, static_cast<off_t>(at)) < 0) return;
+      wait_for_reads();
+    }
+  }
+  void wait_for_reads() const {
+    for (const std::uint64_t seen = reads_; reads_ < seen + 2 && !stops_;) std::this_thread::yield();
+  }
+
+  std::string path_;
+  const std::atomic<std::uint64_t>& reads_;
+  std::atomic<bool> stops_ = false;
+  std::thread thread_;
+};
+
+std::uint32_t shown_until = 0;  // by the read under way
+
+TEST_CASE("page cache: what is copied from a map is exact while the file is cut short, at any moment") {
+  constexpr std::uint32_t kReadSlots = 8;
+  constexpr std::uint32_t kReadBytes = kReadSlots * shm::kSlotBytes;
+  const Scratch scratch;
+  std::atomic<std::uint64_t> reads = 0;
+  const Cutter cutter(scratch / file_name_of({1, 1}), reads);
+  const auto dir = SampleDir::open(scratch.path);
+  REQUIRE(dir.has_value());
+  PageCache cache;
+  SampleFile file;
+  while (file.map == nullptr) {  // it is whole
+    ++reads;
+    file = SampleFile();
+    REQUIRE(dir->open_recording({1, 1}, file) == 0);
+    file.end = file.size;
+    if (file.size == Cutter::kBytes) static_cast<void>(cache.is_hot(file));
+  }
+  const auto map = file.map;
+  std::vector<std::byte> target(kReadBytes);
+  Operation operation;
+  operation.kind = Operation::Kind::kRead;
+  operation.file = &file;
+  operation.length = kReadBytes;
+  operation.slot_count = kReadSlots;
+  for (std::uint32_t i = 0; i < kReadSlots; ++i) operation.targets[i] = &target[i * shm::kSlotBytes];
+  operation.copied = [](Operation&, std::uint32_t done) { shown_until = done; };
+  const auto zeroes_in = [&](std::uint32_t length) { return memchr(target.data(), 0, length) != nullptr; };
+
+  // Zeroes were copied, and not taken for the file's: so often it was cut at a moment that matters.
+  int caught = 0;
+  int in_pieces = 0;
+  const auto until = std::chrono::steady_clock::now() + std::chrono::minutes(5);
+  for (std::uint64_t i = 0; (caught < 100 || in_pieces < 1000) && std::chrono::steady_clock::now() < until;
+       ++i, ++reads) {
+    std::ranges::fill(target, std::byte{'x'});
+    shown_until = 0;
+    file.map = map;
+    operation.offset = i % (Cutter::kBytes / kReadBytes) * kReadBytes;
+    const std::int64_t result = PageCache::read_hot(operation);
+    const auto copied = static_cast<std::uint32_t>(std::max<std::int64_t>(result, 0));
+    CAPTURE(i, operation.offset, result, shown_until);
+    REQUIRE_FALSE(zeroes_in(std::max(copied, shown_until)));
+    if (zeroes_in(kReadBytes)) ++caught;
+    if (shown_until > 0) ++in_pieces;
+  }
+  CHECK(caught >= 100);
+  CHECK(in_pieces >= 1000);
 }
 
 TEST_CASE("file maps: no more than a bound, the one that was used last stays") {

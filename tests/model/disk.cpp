@@ -292,7 +292,9 @@ void World::publish_in_order(Byte stream) {
   }
   const bool is_complete = served.reads[0].status == Status::kNone && served.next >= scenario_.chunks;
   if (is_complete) return end_with(stream, Kind::kEnd, Step::kDiskReap);
-  if (published) publish(stream, Step::kDiskReap);
+  if (!published) return;
+  publish(stream, Step::kDiskReap);
+  if (scenario_.shows_early) s_.disk.at = Step::kDiskShow;
 }
 
 void World::end_with(Byte stream, Kind terminal, Step back) {
@@ -388,6 +390,10 @@ void World::publish_step() {
     case Step::kDiskPublish:
       store(kDiskThread, word_of(d.stream, kHead), served.put, Mutant::kHeadRelease);
       d.at = d.at == Step::kDiskPublish ? Step::kDiskWaiting : Step::kDiskReap;
+      return;
+    case Step::kDiskShow:
+      store(kDiskThread, word_of(d.stream, kHead), served.put, Mutant::kHeadRelease);
+      d.at = mutant_ == Mutant::kShownIsPublished ? d.back : Step::kDiskPublish;
       return;
     case Step::kDiskWaiting: {
       const Byte epoch = load(kDiskThread, word_of(d.stream, kWaiting));

@@ -14,6 +14,7 @@ struct Scenario {
   Byte generations = 1;       // streams opened one after the other on each channel
   Byte keep = 0;              // chunks that the user holds on to
   Byte fails_at = 0;          // the read of this chunk (from 1) fails; 0: none
+  bool shows_early = false;   // each chunk is there to be seen before its reader is woken for it
   bool attaches = true;       // in the beginning; otherwise it has happened
   bool event_loop = false;    // one thread for all streams, with dispatch() and try_next()
   bool helper_drops = false;  // chunks are dropped by another thread
@@ -35,6 +36,7 @@ enum class Mutant : Byte {
   kNoSecondLook,
   kDrainAfterLook,
   kWaitingCleared,
+  kShownIsPublished,
   kNoValueCompare,
   kVainRingCounts,
   kWantByteRelease,

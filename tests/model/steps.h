@@ -30,6 +30,7 @@ enum class Step : std::uint8_t {
   // ServedStream::publish()
   kDiskPublish,
   kDiskPublishQuietly,
+  kDiskShow,
   kDiskWaiting,
   kDiskFutexWake,
   kDiskWantByte,

@@ -22,6 +22,8 @@ constexpr Scenario kThreshold = {.name = "held chunks, and a threshold that is n
                                  .threshold = 2,
                                  .chunks = 6,
                                  .keep = 3};
+constexpr Scenario kShownEarly = {
+    .name = "chunks seen before the reader is woken for them", .generations = 2, .shows_early = true};
 constexpr Scenario kWindowHeld = {.name = "the whole window held, beyond the stream's end too",
                                   .threshold = 2,
                                   .chunks = 3,
@@ -59,6 +61,12 @@ constexpr Scenario kTwoReaders = {
     .name = "two readers on two streams", .streams = 2, .chunks = 1, .attaches = false};
 constexpr Scenario kEventLoop = {
     .name = "an event loop", .threshold = 2, .chunks = 4, .generations = 2, .keep = 1, .event_loop = true};
+constexpr Scenario kEventLoopShownEarly = {.name = "an event loop, chunks seen before it is told of them",
+                                           .threshold = 2,
+                                           .chunks = 4,
+                                           .keep = 1,
+                                           .shows_early = true,
+                                           .event_loop = true};
 constexpr Scenario kEventLoopHeld = {.name = "an event loop, the whole window held",
                                      .threshold = 2,
                                      .chunks = 4,
@@ -132,7 +140,8 @@ constexpr std::string_view kDiskMissesCredit =
 // ---- The protocol as it is
 
 TEST_CASE("model: it holds for a blocked reader") {
-  for (const Scenario& scenario : {kOneReader, kThreshold, kWindowHeld, kReadFails}) check_holds(scenario);
+  for (const Scenario& scenario : {kOneReader, kThreshold, kShownEarly, kWindowHeld, kReadFails})
+    check_holds(scenario);
 }
 TEST_CASE("model: it holds when chunks are dropped by another thread") {
   for (const Scenario& scenario : {kDropper, kSlowDropper}) check_holds(scenario);
@@ -147,8 +156,8 @@ TEST_CASE("model: it holds for two readers") {
   check_holds(kTwoReaders);
 }
 TEST_CASE("model: it holds for an event loop") {
-  for (const Scenario& scenario :
-       {kEventLoop, kEventLoopHeld, kEventLoopDropper, kEventLoopTwo, kEventLoopCancelled})
+  for (const Scenario& scenario : {kEventLoop, kEventLoopShownEarly, kEventLoopHeld, kEventLoopDropper,
+                                   kEventLoopTwo, kEventLoopCancelled})
     check_holds(scenario);
 }
 TEST_CASE("model: it holds when the daemon dies") {
@@ -183,6 +192,10 @@ TEST_CASE("model: caught: eventfd drained after the look") {
 }
 TEST_CASE("model: caught: waiting cleared between re-check and sleep") {
   check_caught(Mutant::kWaitingCleared, kOneReader, kReaderSleeps);
+}
+TEST_CASE("model: caught: nobody is woken for what was there to be seen before") {
+  check_caught(Mutant::kShownIsPublished, kShownEarly, kReaderSleeps);
+  check_caught(Mutant::kShownIsPublished, kEventLoopShownEarly, kLoopSleeps);
 }
 TEST_CASE("model: caught: the kernel's value compare removed") {
   check_caught(Mutant::kNoValueCompare, kOneReader, kReaderSleeps);

@@ -133,6 +133,8 @@ std::int64_t SimulatedEngine::read(Operation& operation) {
     stamp(id, position + done, std::span(operation.targets[place / kSlotBytes] + in_slot, length));
     done += length;
   }
+  if (has_slots && happens(random_, faults_.shown_early))
+    operation.on_copied(operation.done + static_cast<std::uint32_t>(upto(random_, count)));
   return static_cast<std::int64_t>(count);
 }
 

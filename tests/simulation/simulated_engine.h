@@ -33,6 +33,7 @@ struct Faults {
   double short_read = 0;
   double interrupted = 0;           // EINTR
   double again = 0;                 // EAGAIN, of which an operation gets no more than the daemon puts up with
+  double shown_early = 0.5;         // a part of a read, before its completion
   double never = 0;                 // stuck until release_all()
   double open_fails = 0;            // with EACCES
   double not_in_memory = 0.5;       // of what is looked for there

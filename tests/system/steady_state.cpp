@@ -6,7 +6,10 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstring>
+#include <functional>
 #include <iostream>
+#include <numeric>
+#include <vector>
 
 #include "shm/mapping.h"
 #include "tests/support/proc.h"
@@ -118,27 +121,40 @@ std::uint64_t take(Stream& stream, std::uint64_t count) {
 }
 
 struct Cost {
-  Counts in_the_midst;
-  std::uint64_t wakes = 0;  // of whole streams
+  std::vector<Counts> in_the_midst;  // of each stream
+  std::uint64_t wakes = 0;           // of whole streams
 
-  [[nodiscard]] static double per_chunk(std::uint64_t count) {
-    return static_cast<double>(count) / static_cast<double>(kStreams * kInTheMidst);
+  [[nodiscard]] Counts total() const {
+    return std::accumulate(in_the_midst.begin(), in_the_midst.end(), Counts(),
+                           [](Counts sum, const Counts& stream) { return sum += stream; });
+  }
+  // Per chunk.
+  [[nodiscard]] double mean(std::uint64_t Counts::*what) const {
+    return static_cast<double>(total().*what) / static_cast<double>(in_the_midst.size() * kInTheMidst);
+  }
+  // The same of the stream that cost least: what we do shows in all of them, what others have the machine do
+  // does not.
+  [[nodiscard]] double least(std::uint64_t Counts::*what) const {
+    return static_cast<double>(std::ranges::min(in_the_midst, {}, what).*what) /
+           static_cast<double>(kInTheMidst);
   }
   [[nodiscard]] double wakes_per_chunk() const {
-    return static_cast<double>(wakes) / static_cast<double>(kStreams * kChunksOfFile);
+    return static_cast<double>(wakes) / static_cast<double>(in_the_midst.size() * kChunksOfFile);
   }
 };
 
-Cost cost_of_streams(Meter& meter) {
+// Of kStreams streams, and more for a while if none of them was undisturbed.
+Cost cost_of_streams(Meter& meter, const std::function<bool(const Cost&)>& is_undisturbed) {
+  const auto until = Clock::now() + kLongEnough;
   Cost cost;
   std::uint64_t sum = 0;
   const std::uint64_t wakes = meter.daemon().total("wakes");
-  for (std::uint64_t i = 0; i < kStreams; ++i) {
+  while (cost.in_the_midst.size() < kStreams || (!is_undisturbed(cost) && Clock::now() < until)) {
     Stream stream = open_stream(meter.client(), meter.file());
     sum += take(stream, kEdge);
     const Counts before = meter.counts();
     const std::uint64_t part = take(stream, kInTheMidst);
-    cost.in_the_midst += meter.counts() - before;
+    cost.in_the_midst.push_back(meter.counts() - before);
     sum += part + take(stream, kEdge);
     if (stream.next(in(kLongEnough)).has_value()) throw TestFailure("the stream does not end");
   }
@@ -150,15 +166,23 @@ Cost cost_of_streams(Meter& meter) {
 TEST_CASE("in the midst of a stream a chunk costs no allocation, and few system calls and wakes") {
   if (const auto reason = SystemCalls::missing()) return skip_or_fail(*reason);
   Meter meter(64);
-  const Cost cost = cost_of_streams(meter);
-  const double daemon_calls = Cost::per_chunk(cost.in_the_midst.daemon_calls);
-  const double client_calls = Cost::per_chunk(cost.in_the_midst.client_calls);
-  std::cout << "per chunk, " << engine_under_test() << ": system calls " << daemon_calls << " (daemon) "
-            << client_calls << " (client), wakes " << cost.wakes_per_chunk() << '\n';
-  CHECK(cost.in_the_midst.client_allocations == 0);
-  CHECK(cost.in_the_midst.daemon_allocations == 0);
-  CHECK(daemon_calls < 0.25);
-  CHECK(client_calls < 0.25);
+  // Nearly all of them are looks at what is in memory. A reader that sleeps for each read would cost 0.06 on
+  // either side, a read by system call as much.
+  constexpr double kMostCalls = 0.04;
+  const Cost cost = cost_of_streams(meter, [](const Cost& so_far) {
+    return so_far.least(&Counts::daemon_calls) < kMostCalls &&
+           so_far.least(&Counts::client_calls) < kMostCalls;
+  });
+  std::cout << "per chunk, " << engine_under_test() << ": system calls " << cost.mean(&Counts::daemon_calls)
+            << " (daemon) " << cost.mean(&Counts::client_calls) << " (client), undisturbed "
+            << cost.least(&Counts::daemon_calls) << " and " << cost.least(&Counts::client_calls) << "; wakes "
+            << cost.wakes_per_chunk() << '\n';
+  CHECK(cost.total().client_allocations == 0);
+  CHECK(cost.total().daemon_allocations == 0);
+  CHECK(cost.least(&Counts::daemon_calls) < kMostCalls);
+  CHECK(cost.least(&Counts::client_calls) < kMostCalls);
+  CHECK(cost.mean(&Counts::daemon_calls) < 0.25);
+  CHECK(cost.mean(&Counts::client_calls) < 0.25);
   CHECK(cost.wakes_per_chunk() < 0.25);
 }
 
