@@ -15,6 +15,8 @@ namespace nvr::daemon {
 namespace {
 
 constexpr std::uint32_t kMaxRetries = 16;  // of EAGAIN, which XFS may answer for a while
+// Together at most: while they are done nobody has the first chunk of one of them.
+constexpr std::uint32_t kMostOpens = 8;
 
 shm::OldestOperation describe(const Operation& operation) {
   return {.operation = operation.kind == Operation::Kind::kOpen ? shm::DiskOperation::kOpen
@@ -174,14 +176,17 @@ bool DiskService::has_room() const {
          others - std::min(others, in_flight_.count_older_than(now - stuck_ns)) < engine_.depth();
 }
 
-// One at a time, and what has completed is shown before the next: what is in memory the engine reads at once,
-// and its reader should find it in the processor's cache.
+// One read at a time, and what has completed is shown before the next: what is in memory the engine reads at
+// once, and its reader should find it in the processor's cache. Opens, which copy nothing, go together.
 bool DiskService::submit_operation() {
   if (plan_) return submit_by_plan(shm::now_ns());
   is_full_ = !has_room() && scheduler_.has_queued();
   if (is_full_) return false;
   const std::uint64_t now_ns = shm::now_ns();
-  return serve(scheduler_.next(now_ns), Operation::Lane::kNone, now_ns);
+  const bool served = serve(scheduler_.next(now_ns), Operation::Lane::kNone, now_ns);
+  for (std::uint32_t opens = 1; opens < kMostOpens && has_room(); ++opens)
+    if (!serve(scheduler_.next_of(Scheduler::Place::kNew, now_ns), Operation::Lane::kNone, now_ns)) break;
+  return served;
 }
 
 // A spinning disk: first what keeps it busy, new streams between two segments; and then, before the engine
@@ -264,9 +269,8 @@ bool DiskService::reap_completions() {
   const std::size_t count = engine_.reap(completions);
   for (std::size_t i = 0; i < count; ++i) complete(completions[i]);
   if (auto note = engine_.take_note()) tell_(EngineNote{std::move(*note)});
-  if (count > 0) {
-    finish_detaching();
-  }
+  if (count > 0) finish_detaching();
+  if (scheduler_.first_new() == nullptr) engine_.settle();
   return count > 0;
 }
 

@@ -53,8 +53,11 @@ class Engine {
   // Fills in completions that are there, up to the span's length, and returns how many. An engine without
   // asynchrony does the work here, one operation a call.
   virtual std::size_t reap(std::span<Completion> completions) = 0;
-  // Closes a file of which no operation is in flight. Some file systems wait for the disk at a close.
+  // Closes a file of which no operation is in flight, now or with others before settle() returns. Some file
+  // systems wait for the disk at a close.
   virtual void close(std::unique_ptr<SampleFile> file) { file.reset(); }
+  // Called whenever no stream waits to be opened.
+  virtual void settle() {}
   // Sleeps until a completion is there, a doorbell has rung (the epoll descriptor given at creation is
   // readable), or `timeout_ms` (-1: none) has passed; then returns 0. Or, where nothing completes but
   // doorbells, returns for how long the caller may sleep, which it can do as it takes them: a system call

@@ -6,6 +6,7 @@
 // EIO; then it is copied as everything is (page_cache.h). Disk thread only.
 #pragma once
 
+#include "daemon/closing.h"
 #include "daemon/drop_behind.h"
 #include "daemon/engine.h"
 #include "daemon/page_cache.h"
@@ -26,6 +27,8 @@ class MmapEngine final : public Engine {
   [[nodiscard]] std::uint32_t read_slots() const override { return kReadSlots; }
   void submit(Operation& operation) override;
   std::size_t reap(std::span<Completion> completions) override;
+  void close(std::unique_ptr<SampleFile> file) override { closing_.add(std::move(file->fd)); }
+  void settle() override { closing_.close_all(); }
   [[nodiscard]] int wait(int timeout_ms) override;
 
  private:
@@ -49,6 +52,7 @@ class MmapEngine final : public Engine {
   shm::UniqueFd null_;  // /dev/null: where sendfile sends what it brings in
   PageCache cache_;
   DropBehind drop_behind_;
+  Closing closing_;
   OperationQueue submitted_;
   OperationQueue coming_;  // prefetches: the disk is at them
 };

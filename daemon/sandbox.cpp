@@ -140,10 +140,10 @@ constexpr std::array kDeadly = {SCMP_SYS(execve),
 constexpr std::array kNeeded = {
     // Files and memory.
     SCMP_SYS(read), SCMP_SYS(readv), SCMP_SYS(write), SCMP_SYS(writev), SCMP_SYS(pread64), SCMP_SYS(preadv2),
-    SCMP_SYS(sendfile), SCMP_SYS(close), SCMP_SYS(openat2), SCMP_SYS(fstat), SCMP_SYS(newfstatat),
-    SCMP_SYS(lstat), SCMP_SYS(statx), SCMP_SYS(lseek), SCMP_SYS(fadvise64), SCMP_SYS(mincore),
-    SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(brk), SCMP_SYS(memfd_create),
-    SCMP_SYS(ftruncate), SCMP_SYS(unlink), SCMP_SYS(unlinkat),
+    SCMP_SYS(sendfile), SCMP_SYS(close), SCMP_SYS(close_range), SCMP_SYS(openat2), SCMP_SYS(fstat),
+    SCMP_SYS(newfstatat), SCMP_SYS(lstat), SCMP_SYS(statx), SCMP_SYS(lseek), SCMP_SYS(fadvise64),
+    SCMP_SYS(mincore), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(brk),
+    SCMP_SYS(memfd_create), SCMP_SYS(ftruncate), SCMP_SYS(unlink), SCMP_SYS(unlinkat),
     // Clients.
     SCMP_SYS(accept4), SCMP_SYS(getsockopt), SCMP_SYS(recvmsg), SCMP_SYS(recvfrom), SCMP_SYS(sendmsg),
     SCMP_SYS(sendto), SCMP_SYS(shutdown), SCMP_SYS(pidfd_open), SCMP_SYS(eventfd2), SCMP_SYS(epoll_ctl),

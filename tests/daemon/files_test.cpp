@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cerrno>
@@ -21,6 +22,7 @@
 #include <thread>
 #include <vector>
 
+#include "daemon/closing.h"
 #include "daemon/file_maps.h"
 #include "daemon/listener.h"
 #include "daemon/page_cache.h"
@@ -93,6 +95,32 @@ TEST_CASE("sigbus guard: copies what is there, and stops at the page that is not
 
   REQUIRE(ftruncate(fd.get(), 0) == 0);
   CHECK(guarded_copy(target.data(), map, map) == 0);
+}
+
+TEST_CASE(
+    "closing: closes what it was given and nothing that lies between, together or when there is no more "
+    "room") {
+  std::vector<shm::UniqueFd> files(40);
+  for (shm::UniqueFd& file : files) file.reset(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const auto is_open = [](int fd) { return fcntl(fd, F_GETFD) >= 0; };
+  const std::size_t runs = GENERATE(1, 3, 100);  // every so many-th is not to be closed
+  std::vector<int> closed;
+  {
+    Closing closing;
+    for (std::size_t i = 0; i < files.size(); ++i) {
+      if (i % runs == runs - 1) continue;
+      closed.push_back(files[i].get());
+      closing.add(std::move(files[i]));
+    }
+    const auto still_open = std::ranges::count_if(closed, is_open);
+    CHECK(still_open <= 16);
+    closing.close_all();
+    CHECK(std::ranges::none_of(closed, is_open));
+    closing.close_all();
+    closing.add(shm::UniqueFd());
+  }
+  for (const shm::UniqueFd& file : files)
+    if (file) CHECK(is_open(file.get()));
 }
 
 TEST_CASE("file maps: many readers of a recording share a map, which does not outlive the last for long") {
