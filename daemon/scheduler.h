@@ -39,9 +39,9 @@ class Schedulable
   // reader's processor has the stream's lines. With turns of one read 64 streams have a fifth less (nvr-bench
   // hot).
   static constexpr std::uint64_t kHotTurnNs = kTurnNs / 8;
-  // In which all hot streams shall have had theirs: among a thousand, a turn is one read, and they are served
-  // alike (nvr-bench scale).
-  static constexpr std::uint64_t kHotRoundNs = 16 * shm::kMillisecond;
+  // So many streams have whole turns. Of more, each has as much less, and a round takes no longer: among a
+  // thousand a turn is one read, and they are served alike (nvr-bench scale).
+  static constexpr std::uint32_t kWholeTurns = 64;
 
  private:
   friend class Scheduler;
@@ -115,8 +115,8 @@ class Scheduler {
     return place == Place::kRead ? reads_ : place == Place::kStarved ? starved_ : new_;
   }
   [[nodiscard]] std::uint64_t turn_of(const Schedulable& stream) const {
-    if (!stream.is_hot_) return Schedulable::kTurnNs;
-    return std::min(Schedulable::kHotTurnNs, Schedulable::kHotRoundNs / std::max(queued_reads_, 1U));
+    const std::uint64_t whole = stream.is_hot_ ? Schedulable::kHotTurnNs : Schedulable::kTurnNs;
+    return whole * Schedulable::kWholeTurns / std::max(queued_reads_, Schedulable::kWholeTurns);
   }
 
   Queue new_;

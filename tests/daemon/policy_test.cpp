@@ -80,15 +80,21 @@ TEST_CASE("scheduler: streams that go on stand in line again behind all others w
   CHECK(turns_of(2, Schedulable::kTurnNs / 2, 6) == std::vector<int>{0, 0, 1, 1, 0, 0});
 }
 
-TEST_CASE("scheduler: what is in memory for good has short turns, and all of them soon") {
+TEST_CASE("scheduler: what is in memory for good has short turns") {
   CHECK(turns_of(2, Schedulable::kTurnNs / 2, 6, true) == std::vector<int>{0, 1, 0, 1, 0, 1});
   CHECK(turns_of(2, Schedulable::kHotTurnNs / 2, 6, true) == std::vector<int>{0, 0, 1, 1, 0, 0});
-  // So many that a round of them would be too long: one read each.
-  constexpr int kMany = 1000;
-  const std::vector<int> of_many = turns_of(kMany, Schedulable::kHotRoundNs / kMany, 2 * kMany, true);
-  for (int turn = 0; turn < 2 * kMany; ++turn) {
-    CAPTURE(turn);
-    REQUIRE(of_many[static_cast<std::size_t>(turn)] == turn % kMany);
+}
+
+TEST_CASE("scheduler: among many streams turns are short, so that each has one soon") {
+  constexpr int kMany = 1024;
+  constexpr int kTimesMore = kMany / Schedulable::kWholeTurns;
+  for (const bool are_hot : {false, true}) {
+    const std::uint64_t whole = are_hot ? Schedulable::kHotTurnNs : Schedulable::kTurnNs;
+    const std::vector<int> turns = turns_of(kMany, whole / kTimesMore, 2 * kMany, are_hot);
+    for (int turn = 0; turn < 2 * kMany; ++turn) {
+      CAPTURE(are_hot, turn);
+      REQUIRE(turns[static_cast<std::size_t>(turn)] == turn % kMany);
+    }
   }
 }
 
