@@ -53,8 +53,8 @@ class Engine {
   // Fills in completions that are there, up to the span's length, and returns how many. An engine without
   // asynchrony does the work here, one operation a call.
   virtual std::size_t reap(std::span<Completion> completions) = 0;
-  // Closes a file of which no operation is in flight, now or with others before settle() returns. Some file
-  // systems wait for the disk at a close.
+  // Closes a file of which no operation is in flight; now, or with others before the next settle() or wait().
+  // Some file systems wait for the disk at a close.
   virtual void close(std::unique_ptr<SampleFile> file) { file.reset(); }
   // Called whenever no stream waits to be opened.
   virtual void settle() {}

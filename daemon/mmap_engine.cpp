@@ -65,6 +65,7 @@ std::int64_t MmapEngine::perform(Operation& operation) {
 
 // Whatever completes does so in reap().
 int MmapEngine::wait(int timeout_ms) {
+  closing_.close_all();
   const int rest_ms = cache_.rest();
   if (rest_ms < 0) return timeout_ms;
   return timeout_ms < 0 ? rest_ms : std::min(timeout_ms, rest_ms);

@@ -35,9 +35,9 @@ class Schedulable
   // About 16 MiB of copying. Sixteen streams on a disk of 3.5 GB/s have 0.90 of its bandwidth with a turn of
   // one read each and 0.96 with these (nvr-bench cold).
   static constexpr std::uint64_t kTurnNs = 2 * shm::kMillisecond;
-  // The most of a hot stream, where nothing was read ahead that could go to waste: some windows, while the
-  // reader's processor has the stream's lines. With turns of one read 64 streams have a fifth less (nvr-bench
-  // hot).
+  // Of a hot stream, where nothing was read ahead that could go to waste: some windows, while the reader's
+  // processor has the stream's lines. With turns of one read 64 streams have 6 % less (nvr-bench hot, medians
+  // of five runs).
   static constexpr std::uint64_t kHotTurnNs = kTurnNs / 8;
   // So many streams have whole turns. Of more, each has as much less, and a round takes no longer: among a
   // thousand a turn is one read, and they are served alike (nvr-bench scale).

@@ -133,13 +133,14 @@ TEST_CASE("C24 queue wait is measured apart from service time") {
   Stream queued = open_stream(client, queued_file);
   daemon.go_on();
   REQUIRE(wait_until([&] { return client.disk_status().stuck; }));
-  std::this_thread::sleep_for(std::chrono::milliseconds(600));  // what the histograms are to show
+  std::this_thread::sleep_for(std::chrono::milliseconds(2500));  // what the histograms are to show
   disk.release();
   CHECK(problem_reading(queued, queued_file, 0, queued_file.size) == "");
   for (std::size_t i = 0; i < stuck.size(); ++i)
     CHECK(problem_reading(stuck[i], stuck_files[i], 0, stuck_files[i].size) == "");
   const auto histograms = daemon.status().at("histograms");
-  constexpr std::uint64_t kLongUs = 262'144;                         // a bucket's bound, below the 600 ms
+  // A bucket's bound, below the 2.5 s, and longer than anything takes by itself on a busy machine.
+  constexpr std::uint64_t kLongUs = 2'097'152;
   CHECK(count_above(histograms.at("queue_wait_us"), kLongUs) == 1);  // the queued open
   CHECK(count_above(histograms.at("open_us"), kLongUs) == depth);    // the stuck ones
   CHECK(count_above(histograms.at("read_us"), kLongUs) == 0);

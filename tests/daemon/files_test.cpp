@@ -103,7 +103,8 @@ TEST_CASE(
   std::vector<shm::UniqueFd> files(40);
   for (shm::UniqueFd& file : files) file.reset(open("/dev/null", O_RDONLY | O_CLOEXEC));
   const auto is_open = [](int fd) { return fcntl(fd, F_GETFD) >= 0; };
-  const std::size_t runs = GENERATE(1, 3, 100);  // every so many-th is not to be closed
+  const std::size_t runs =
+      GENERATE(std::size_t{1}, std::size_t{3}, std::size_t{100});  // every so many-th is not to be closed
   std::vector<int> closed;
   {
     Closing closing;
