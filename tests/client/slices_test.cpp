@@ -1,9 +1,12 @@
 // No progress comes from the slices that waits are cut into: with a slice of an hour all goes on.
+#include <unistd.h>
+
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <thread>
 
 #include "client/src/connection.h"
+#include "tests/support/asleep.h"
 #include "tests/support/streams.h"
 
 namespace nvr::test {
@@ -20,7 +23,7 @@ class HourSlices {
   std::uint64_t before_ = internal::wait_slice_ns;
 };
 
-TEST_CASE("a sleeping reader whose window an earlier stream's chunks fill is told so") {
+TEST_CASE("a sleeping reader whose window an earlier stream's chunks fill is told so", "[once]") {
   const HourSlices slices;
   const Site site;
   const RecordingFile file = site.record({1, 1}, 40 * kChunkBytes);
@@ -38,13 +41,15 @@ TEST_CASE("a sleeping reader whose window an earlier stream's chunks fill is tol
   REQUIRE(daemon.wait_for_total("streams_open", 0));
   daemon.stop();  // so that the reader is asleep when its file is opened
   Stream stream = open_stream(client, file);
+  std::atomic<pid_t> reader_id = 0;
   std::atomic<bool> is_told = false;
   Code code = Code::kOk;
   std::thread reader([&] {
+    reader_id = gettid();
     code = code_of(stream.next());
     is_told = true;
   });
-  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  CHECK(wait_until([&] { return is_asleep_on_futex(reader_id); }));
   daemon.go_on();
   CHECK(wait_until([&] { return is_told.load(); }));
   if (!is_told) stream.cancel();

@@ -23,6 +23,13 @@ int count_lines(const std::string& log, std::string_view part, std::string_view 
   return count;
 }
 
+// How many warnings of an operation that has taken so long there can be, at 1 s, 2 s, 4 s, ...
+int most_warnings(std::chrono::steady_clock::duration taken) {
+  int most = 1;
+  for (std::chrono::seconds at{2}; at <= taken; at *= 2) ++most;
+  return most;
+}
+
 // How many of a histogram's values were at least `us`.
 std::uint64_t count_above(const nlohmann::json& histogram, std::uint64_t us) {
   std::uint64_t count = 0;
@@ -32,7 +39,8 @@ std::uint64_t count_above(const nlohmann::json& histogram, std::uint64_t us) {
   return count;
 }
 
-TEST_CASE("C23 a killed daemon gives each pending request exactly one error and new opens the same") {
+TEST_CASE("C23 a killed daemon gives each pending request exactly one error and new opens the same",
+          "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 100 * kChunk);
   DaemonProcess daemon = site.start();
@@ -82,19 +90,15 @@ TEST_CASE("C24 a stuck read is logged once while it is stuck and at doubling int
   Stream queued = open_stream(client, queued_file);
   // The second warning of the same operation comes when its time has doubled.
   REQUIRE(wait_until([&] { return count_lines(daemon.log(), "read from 3/1842086", "stuck") >= 2; }));
-  const auto elapsed =
-      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - before);
-  CHECK(elapsed.count() >= 2);
-  int most = 1;  // at 1 s, 2 s, 4 s, ...
-  for (auto at = 2; at <= elapsed.count() + 1; at *= 2) ++most;
-  CHECK(count_lines(daemon.log(), "read from 3/1842086") <= most);
-
-  const int while_stuck = count_lines(daemon.log(), "read from 3/1842086");
+  CHECK(std::chrono::steady_clock::now() - before >= std::chrono::seconds(2));
   disk.release();
   CHECK(problem_reading(stream, file, 0, file.size) == "");
   CHECK(problem_reading(queued, queued_file, 0, queued_file.size) == "");
   CHECK(wait_until([&] { return count_lines(daemon.log(), "read from 3/1842086", "took") == 1; }));
-  CHECK(count_lines(daemon.log(), "read from 3/1842086") <= while_stuck + 2);
+  const std::string log = daemon.log();
+  const int most = most_warnings(std::chrono::steady_clock::now() - before);
+  CHECK(count_lines(log, "read from 3/1842086", "stuck") <= most);
+  CHECK(count_lines(log, "read from 3/1842086") <= most + 2);  // of another read of it, too, that it "took"
   CHECK(count_lines(daemon.log(), "3/7", "took") == 0);
 }
 
@@ -131,18 +135,24 @@ TEST_CASE("C24 queue wait is measured apart from service time") {
   daemon.stop();  // so that it finds all commands at once, when it goes on
   for (const RecordingFile& file : stuck_files) stuck.push_back(open_stream(client, file));
   Stream queued = open_stream(client, queued_file);
+  const auto begun = std::chrono::steady_clock::now();
   daemon.go_on();
   REQUIRE(wait_until([&] { return client.disk_status().stuck; }));
+  const auto stalled = std::chrono::steady_clock::now();
   std::this_thread::sleep_for(std::chrono::milliseconds(2500));  // what the histograms are to show
+  const auto stall = std::chrono::steady_clock::now() - stalled;
   disk.release();
   CHECK(problem_reading(queued, queued_file, 0, queued_file.size) == "");
   for (std::size_t i = 0; i < stuck.size(); ++i)
     CHECK(problem_reading(stuck[i], stuck_files[i], 0, stuck_files[i].size) == "");
   const auto histograms = daemon.status().at("histograms");
-  // A bucket's bound, below the 2.5 s, and longer than anything takes by itself on a busy machine.
-  constexpr std::uint64_t kLongUs = 2'097'152;
-  CHECK(count_above(histograms.at("queue_wait_us"), kLongUs) == 1);  // the queued open
-  CHECK(count_above(histograms.at("open_us"), kLongUs) == depth);    // the stuck ones
+  const auto all_but_the_stall = std::chrono::steady_clock::now() - begun - stall;
+  constexpr std::uint64_t kLongUs = 2'097'152;                          // a bucket's bound, below the 2.5 s
+  CHECK(count_above(histograms.at("queue_wait_us"), kLongUs) >= 1);     // the queued open
+  CHECK(count_above(histograms.at("open_us"), kLongUs) >= depth);       // the stuck ones
+  if (all_but_the_stall >= std::chrono::microseconds(kLongUs)) return;  // others may have taken as long
+  CHECK(count_above(histograms.at("queue_wait_us"), kLongUs) == 1);
+  CHECK(count_above(histograms.at("open_us"), kLongUs) == depth);
   CHECK(count_above(histograms.at("read_us"), kLongUs) == 0);
 }
 

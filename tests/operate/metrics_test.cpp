@@ -3,13 +3,14 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <set>
 #include <sstream>
 #include <thread>
 
-#include "daemon/sandbox.h"
 #include "daemon/stall_clock.h"
 #include "tests/operate/scrape.h"
 #include "tests/support/client_process.h"
@@ -109,10 +110,16 @@ TEST_CASE("what is in memory and what comes from the disk are told apart, by eve
     const auto reads = [&](const char* source) {
       return scrape(daemon)[std::string("nvr_readerd_read_seconds_count{source=\"") + source + "\"}"];
     };
-    CHECK(problem_reading(client, file) == "");
+    std::array<double, 7> of_the_disk;  // in a pass over what is in memory, unless others need the memory
+    for (double& count : of_the_disk) {
+      const double before = reads("disk");
+      CHECK(problem_reading(client, file) == "");
+      count = reads("disk") - before;
+    }
+    std::ranges::sort(of_the_disk);
+    CHECK(of_the_disk[of_the_disk.size() / 2] == 0);
     CHECK(reads("memory") > 0);
     const double before = reads("disk");
-    CHECK(before <= reads("memory") / 4);  // the kernel may not know at once that it has all
     evict(file.path);
     CHECK(problem_reading(client, file) == "");
     CHECK(reads("disk") > before);
@@ -150,7 +157,6 @@ TEST_CASE("metrics answer while the disk hangs, and say for how long it has") {
     return samples["nvr_readerd_stall_age_seconds"] > 0.3 && samples["nvr_readerd_stall_seconds_total"] > 0.2;
   }));
   CHECK(samples["nvr_readerd_oldest_operation_age_seconds"] == samples["nvr_readerd_stall_age_seconds"]);
-  CHECK(samples["nvr_readerd_stall_seconds_total"] <= samples["nvr_readerd_stall_age_seconds"] + 0.2);
   CHECK(samples["nvr_readerd_operations_in_flight"] >= 1);
   CHECK(samples["nvr_readerd_streams_waiting"] == 1);
   CHECK(wait_until([&] { return scrape(daemon)["nvr_readerd_refuses_opens"] == 1; }));
@@ -160,8 +166,7 @@ TEST_CASE("metrics answer while the disk hangs, and say for how long it has") {
   CHECK(scrape(daemon)["nvr_readerd_stall_seconds_total"] > 0.3);
 }
 
-TEST_CASE("those who serve the metrics are confined like the rest") {
-  if (!daemon::sandbox_is_whole()) return;
+TEST_CASE("the threads that serve the metrics are confined like the rest", "[plain]") {
   const Site site;
   const DaemonProcess daemon = site.start(kServed);
   for (int i = 0; i < 3; ++i) CHECK_FALSE(scrape(daemon).empty());

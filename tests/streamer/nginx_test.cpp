@@ -1,11 +1,15 @@
 // tools/deploy/nginx under the real nginx, before the streamers of two hosts that have copies of the same
 // recordings.
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <cstdint>
 #include <filesystem>
+#include <fstream>
+#include <thread>
 
 #include "tests/streamer/streamer_process.h"
 #include "tests/support/proc.h"
@@ -156,23 +160,38 @@ TEST_CASE("behind nginx: a host dies while a client downloads, and the client ge
   Host& dying = is_one ? one : two;
   Host& left = is_one ? two : one;
   {
-    const Capture output;
-    Process downloading = spawn(
-        {.argv = {path_of_program("curl"), "--silent", "--max-time", "60", "--unix-socket", nginx.socket(),
-                  "--limit-rate", "6M", "--continue-at", "-", "--output", path, "http://nvr/1/1"},
-         .uid = {},
-         .max_descriptors = {}},
-        output.fd(), output.fd());
-    // Between two slices: nginx makes a hole of one that breaks off (see the configuration).
-    const auto is_at_rest = [&] {
-      const double sent = dying.sent();
-      return std::fmod(sent, kSlice) == 0 && dying.sent() == sent;
+    int ends[2];
+    REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
+    const shm::UniqueFd downloaded(ends[0]);
+    shm::UniqueFd write_end(ends[1]);
+    const Capture errors;
+    Process downloading =
+        spawn({.argv = {path_of_program("curl"), "--silent", "--max-time", "300", "--unix-socket",
+                        nginx.socket(), "--continue-at", "3000000", "--output", "-", "http://nvr/1/1"},
+               .uid = {},
+               .max_descriptors = {}},
+              write_end.get(), errors.fd());
+    write_end.reset();
+    std::ofstream file_so_far(path, std::ios::app | std::ios::binary);
+    const auto download = [&](std::size_t most) {
+      std::vector<char> bytes(1 << 16);
+      while (most > 0) {
+        const ssize_t length = read(downloaded.get(), bytes.data(), std::min(bytes.size(), most));
+        if (length <= 0) return;
+        file_so_far.write(bytes.data(), length);
+        most -= static_cast<std::size_t>(length);
+      }
     };
+    download(3'000'000);  // and no more, so that all come to rest
+    // Between two slices: nginx makes a hole of one that breaks off (see the configuration).
     REQUIRE(wait_until([&] {
-      return (std::filesystem::file_size(path) > 6'000'000 && is_at_rest()) || !downloading.is_running();
+      const double sent = dying.sent();
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      return std::fmod(sent, kSlice) == 0 && dying.sent() == sent;
     }));
     CHECK(downloading.is_running());
     dying.streamer->kill();
+    download(SIZE_MAX);
     REQUIRE(downloading.wait().has_value());
   }
   for (int i = 0; i < 5 && std::filesystem::file_size(path) < file.size; ++i)

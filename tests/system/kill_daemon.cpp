@@ -1,10 +1,13 @@
 // A daemon that is killed: what its clients see, and a client that meets the next one.
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <thread>
 
+#include "tests/support/asleep.h"
 #include "tests/support/client_process.h"
 #include "tests/support/slow_disk.h"
 #include "tests/support/streams.h"
@@ -13,8 +16,6 @@ namespace nvr::test {
 namespace {
 
 constexpr std::size_t kStreams = 16;
-// The design says 150 ms; what is asserted is that nobody waits for a time-out of his own.
-constexpr std::chrono::seconds kSoon{scaled(2, 20)};
 
 // Blocks in next() on 16 streams from 16 threads, over two connections, and tells how that ended.
 void block_on_all(const std::string& socket, RecordingId id, const Reporter& reporter) {
@@ -23,19 +24,19 @@ void block_on_all(const std::string& socket, RecordingId id, const Reporter& rep
   std::vector<Stream> streams;
   for (std::size_t i = 0; i < kStreams; ++i)
     streams.push_back(open_stream(i % 2 == 0 ? one : two, {.recording = id}));
-  std::atomic<std::size_t> blocking = 0;
+  std::array<std::atomic<pid_t>, kStreams> ids = {};
   std::vector<std::string> outcomes(kStreams);
   std::vector<std::thread> threads;
   for (std::size_t i = 0; i < kStreams; ++i) {
     threads.emplace_back([&, i] {
-      ++blocking;
+      ids[i] = gettid();
       const auto next = streams[i].next();
       outcomes[i] = next ? std::string(nvr::to_string(code_of(next))) : "end";
       for (int again = 0; again < 3; ++again) outcomes[i] += streams[i].next() ? " again" : "";
     });
   }
-  while (blocking < kStreams) std::this_thread::yield();
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // into the wait, most likely
+  Reporter::require(wait_until([&] { return std::ranges::all_of(ids, is_asleep_on_futex); }),
+                    "not all of them sleep");
   reporter.line("blocked");
   for (std::thread& thread : threads) thread.join();
   for (const std::string& outcome : outcomes) Reporter::require(outcome == "Unavailable", "got: " + outcome);
@@ -59,16 +60,14 @@ TEST_CASE("a daemon killed under 16 blocked streams gives each exactly one Unava
         ClientProcess::start([&](const Reporter& reporter) { block_on_all(socket, file.id, reporter); });
     REQUIRE(client.next_line() == "blocked");
     daemon.signal(SIGKILL);
-    const auto killed = std::chrono::steady_clock::now();
     CHECK(client.next_line() == "done");
-    CHECK(std::chrono::steady_clock::now() - killed < kSoon);
     CHECK(client.failure() == "");
     disk.release();
     CHECK(daemon.wait().has_value());
   }
 }
 
-TEST_CASE("a daemon killed before it has taken the opens gives each exactly one Unavailable") {
+TEST_CASE("a daemon killed before it has taken the opens gives each exactly one Unavailable", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 1000);
   DaemonProcess daemon = site.start();
@@ -93,7 +92,7 @@ TEST_CASE("a daemon killed before it has taken the opens gives each exactly one 
   CHECK(client.failure() == "");
 }
 
-TEST_CASE("a daemon killed while it streams delivers what it published and then Unavailable") {
+TEST_CASE("a daemon killed while it streams delivers what it published and then Unavailable", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 400 * kChunkBytes);
   for (int i = 0; i < 10; ++i) {
@@ -117,7 +116,7 @@ TEST_CASE("a daemon killed while it streams delivers what it published and then 
   }
 }
 
-TEST_CASE("after a daemon was killed a new one serves at the same path") {
+TEST_CASE("after a daemon was killed a new one serves at the same path", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 300'000);
   DaemonProcess first = site.start();
