@@ -37,9 +37,9 @@ void stream_once(RawClient& client, RecordingId id) {
   }
 }
 
-TEST_CASE("a storm on the doorbell leaves the client beside it its throughput") {
+TEST_CASE("a client goes on beside a storm on another's doorbell") {
   Scene scene;
-  CHECK(scene.slowed_by([client = std::shared_ptr<RawClient>(), &scene]() mutable {
+  CHECK(scene.held_up_by([client = std::shared_ptr<RawClient>(), &scene]() mutable {
     if (!client) client = std::make_shared<RawClient>(scene.socket());
     for (int i = 0; i < 1000; ++i) client->ring();
   }) == "");
@@ -89,7 +89,7 @@ TEST_CASE("flags, owners and signals set on every shared descriptor harm nobody"
 
 TEST_CASE("a client that wakes and moves waiters of every word that it can see harms nobody") {
   Scene scene;
-  CHECK(scene.slowed_by([client = std::shared_ptr<RawClient>(), &scene]() mutable {
+  CHECK(scene.held_up_by([client = std::shared_ptr<RawClient>(), &scene]() mutable {
     if (!client) client = std::make_shared<RawClient>(scene.socket());
     stream_once(*client, scene.file().id);
     const shm::Word& head = client->r().publication(0).head;
@@ -107,11 +107,11 @@ TEST_CASE("a client that wakes and moves waiters of every word that it can see h
 }
 
 TEST_CASE("a doorbell that is the completion eventfd of the client's own io_uring still rings") {
+  constexpr char kMissing[] = "no io_uring for this user";
   Scene scene;
-  std::string missing;
-  CHECK(scene.attack([&](const Reporter&) {
+  const std::string problem = scene.attack([&](const Reporter&) {
     io_uring ring = {};
-    if (io_uring_queue_init(64, &ring, 0) != 0) return;  // not on this machine, or not for this user
+    Reporter::require(io_uring_queue_init(64, &ring, 0) == 0, kMissing);
     RawClient client(scene.socket());
     Reporter::require(io_uring_register_eventfd(&ring, client.doorbell()) == 0,
                       "cannot register the doorbell");
@@ -126,7 +126,9 @@ TEST_CASE("a doorbell that is the completion eventfd of the client's own io_urin
     }
     stream_once(client, scene.file().id);
     io_uring_queue_exit(&ring);
-  }) == "");
+  });
+  if (problem.find(kMissing) != std::string::npos) return skip_or_fail(kMissing);
+  CHECK(problem == "");
   CHECK(scene.problem_after() == "");
 }
 
@@ -147,10 +149,9 @@ TEST_CASE("a client that opens its memory at the moment of the daemon's lease do
       while (!ended) shm::UniqueFd(::open(reopen.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC));
     });
     // Each new client makes the daemon look.
-    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(scaled(2, 6));
     std::string problem;
     try {
-      while (std::chrono::steady_clock::now() < until) RawClient(scene.socket(), {.streams = 1, .slots = 2});
+      for (int i = 0; i < scaled(1000, 200); ++i) RawClient(scene.socket(), {.streams = 1, .slots = 2});
     } catch (const std::exception& error) {
       problem = error.what();
     }

@@ -5,16 +5,13 @@
 
 #include <atomic>
 #include <new>
-#include <sstream>
 
 #include "tests/support/streams.h"
 
 namespace nvr::test {
 namespace {
 
-constexpr auto kMeasure = std::chrono::milliseconds(300);
-constexpr int kTries = 6;
-constexpr double kLeastRatio = 0.3;
+constexpr int kLeastSteps = 10;  // of an attack
 constexpr ConnectOptions kSmall = {.streams = 2, .slots_per_stream = 8};
 
 std::optional<uid_t> attacker_uid() {
@@ -91,30 +88,24 @@ std::string Scene::attack(const ClientProcess::Body& attack) const {
   return ClientProcess::start(attack, attacker_uid()).failure();
 }
 
-std::string Scene::slowed_by(const std::function<void()>& step) const {
-  const auto progress = [&] {
-    const std::uint64_t before = bystander_->chunks();
-    std::this_thread::sleep_for(kMeasure);
-    return static_cast<double>(bystander_->chunks() - before);
-  };
-  std::ostringstream seen;
-  for (int i = 0; i < kTries; ++i) {
-    const double alone = progress();
-    ClientProcess attacker = ClientProcess::start(
-        [&](const Reporter& reporter) {
-          step();
-          reporter.line("attacking");
-          for (;;) step();
-        },
-        attacker_uid());
-    static_cast<void>(attacker.next_line());
-    const double beside = progress();
-    attacker.signal(SIGKILL);
-    if (const auto end = attacker.failure(); !end.starts_with("signal 9")) return "the attacker: " + end;
-    if (beside > 0 && beside >= kLeastRatio * alone) return "";
-    seen << beside << " chunks instead of " << alone << "; ";
-  }
-  return seen.str();
+std::string Scene::held_up_by(const std::function<void()>& step) const {
+  ClientProcess attacker = ClientProcess::start(
+      [&](const Reporter& reporter) {
+        step();
+        reporter.line("attacking");
+        for (int i = 1; i < kLeastSteps; ++i) step();
+        reporter.line("attacked");
+        for (;;) step();
+      },
+      attacker_uid());
+  static_cast<void>(attacker.next_line());
+  for (int i = 0; i < 10; ++i)
+    if (!bystander_->goes_on()) return "the bystander is stuck";
+  static_cast<void>(attacker.next_line());
+  if (!bystander_->goes_on()) return "the bystander gets stuck";
+  attacker.signal(SIGKILL);
+  const std::string end = attacker.failure();
+  return end.starts_with("signal 9") ? "" : "the attacker: " + end;
 }
 
 std::string Scene::problem_after() {

@@ -47,10 +47,9 @@ class Scene {
 
   // Runs `attack` in an attacker's process to its end: what went wrong there. Empty if nothing.
   [[nodiscard]] std::string attack(const ClientProcess::Body& attack) const;
-  // For attacks that cost the daemon time. Runs `step` over and over in an attacker's process, and compares
-  // what the bystander reads meanwhile with what it reads otherwise. Empty if it keeps its throughput, by a
-  // generous ratio, in one of several tries: others use this machine too.
-  [[nodiscard]] std::string slowed_by(const std::function<void()>& step) const;
+  // For attacks that cost the daemon time. Runs `step` over and over in an attacker's process until the
+  // bystander has read many chunks beside it. Empty if it has; how fast it does depends on the machine.
+  [[nodiscard]] std::string held_up_by(const std::function<void()>& step) const;
 
   // With the attackers gone: does the daemon live, is the bystander unharmed, can somebody new come, and is
   // the daemon's footprint what it was? Empty if so.

@@ -134,7 +134,7 @@ TEST_CASE("offences one after the other cost the client beside them little") {
   Scene scene;
   const RecordingId id = scene.file().id;
   std::size_t turn = 0;
-  CHECK(scene.slowed_by([&] {
+  CHECK(scene.held_up_by([&] {
     RawClient client(scene.socket());
     offences()[turn++ % offences().size()].commit(client, id);
     client.ring();
@@ -170,9 +170,9 @@ TEST_CASE("absurd ranges are the stream's error and no offence") {
   CHECK(scene.problem_after() == "");
 }
 
-TEST_CASE("CLOSE again and again is no offence and costs the client beside it little") {
+TEST_CASE("CLOSE again and again is no offence, and a client goes on beside it") {
   Scene scene;
-  CHECK(scene.slowed_by([client = std::shared_ptr<RawClient>(), &scene]() mutable {
+  CHECK(scene.held_up_by([client = std::shared_ptr<RawClient>(), &scene]() mutable {
     if (!client) client = std::make_shared<RawClient>(scene.socket());
     const std::uint32_t half = client->w().geometry().command_capacity() / 2;
     for (std::uint32_t i = 0; i < half; ++i)
@@ -188,8 +188,7 @@ TEST_CASE("noise all over W, under the daemon's eyes, harms nobody else") {
   const std::uint64_t seed = test_random()();
   CHECK(scene.attack([&](const Reporter&) {
     Random random(seed);
-    const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(scaled(1500, 4000));
-    while (std::chrono::steady_clock::now() < until) {
+    for (int round = 0; round < scaled(100, 20); ++round) {
       RawClient client(scene.socket());
       for (std::uint32_t stream = 0; stream < 3; ++stream) client.open(stream, id, 0, 20 * kChunkBytes);
       const auto w = client.all_of_w();
@@ -215,8 +214,7 @@ TEST_CASE("holes punched into W under the daemon's eyes harm nobody else") {
   Scene scene;
   const RecordingId id = scene.file().id;
   const std::string problem = scene.attack([&](const Reporter&) {
-    const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(scaled(1000, 3000));
-    while (std::chrono::steady_clock::now() < until) {
+    for (int round = 0; round < scaled(200, 40); ++round) {
       RawClient client(scene.socket());
       const auto w = client.all_of_w();
       Reporter::require(ftruncate(client.w_fd(), 0) != 0, "W can be truncated");

@@ -29,7 +29,7 @@ std::optional<Error> take_until_stuck(Stream& stream, ChunkChecker& checker, mil
       continue;
     }
     CHECK(Clock::now() - before >= limit);
-    CHECK(Clock::now() - before < limit + seconds(5));
+    CHECK(Clock::now() - before < limit + kLongEnough);
     return (*next).error();
   }
 }
@@ -82,10 +82,8 @@ TEST_CASE("a daemon that is told to end during a stall of metadata lets its clie
     lab.disk.order("stall");
     Stream stream = open_stream(client, lab.files[0]);  // a cold inode: this wait cannot be interrupted
     REQUIRE(wait_until([&] { return client.disk_status().stuck; }));
-    const auto before = Clock::now();
     daemon.signal(signal);
-    CHECK(code_of(stream.next(in(seconds(30)))) == Code::kUnavailable);
-    CHECK(Clock::now() - before < seconds(20));
+    CHECK(code_of(stream.next(in(kLongEnough))) == Code::kUnavailable);
     CHECK_FALSE(stream.next().has_value());
     lab.disk.order("resume");
     const auto exit = daemon.wait();  // now the kernel lets go of it
@@ -220,27 +218,54 @@ TEST_CASE("with --fail-fast one stuck range is no silent disk, as long as the en
   CHECK(problem_reading(stuck, lab.files[1], 0, lab.files[1].size) == "");
 }
 
+TEST_CASE("one stuck range holds up no other recording, as long as the engine goes on") {
+  if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
+  FailingDisk lab(9, 2 * kMiB);
+  const DaemonProcess& daemon = lab.start({"--device-kind", "solid"});
+  Client client = connect_to(daemon, {.streams = 9, .slots_per_stream = 8});
+  lab.disk.order("stall file samples/" + file_name_of(lab.files[0].id));
+  Stream stuck = open_stream(client, lab.files[0]);
+  REQUIRE(wait_until([&] { return client.disk_status().stuck; }));
+  std::vector<Stream> others;
+  for (std::size_t i = 1; i < lab.files.size(); ++i) others.push_back(open_stream(client, lab.files[i]));
+  if (engine_under_test() == "mmap")  // one thread: all wait, and hear of it
+    for (Stream& other : others) CHECK(code_of(other.next(in(milliseconds(100)))) == Code::kDeadlineExceeded);
+  else
+    for (std::size_t i = 0; i < others.size(); ++i)
+      CHECK(problem_reading(others[i], lab.files[i + 1], 0, lab.files[i + 1].size) == "");
+  CHECK(client.disk_status().stuck);
+  CHECK(code_of(stuck.try_next()) == Code::kDeadlineExceeded);
+  lab.disk.order("resume");
+  CHECK(problem_reading(stuck, lab.files[0], 0, lab.files[0].size) == "");
+  others.clear();
+  CHECK(problem_reading(client, lab.files[1]) == "");
+}
+
 TEST_CASE("a stall is warned of while it lasts and at its end, once for all streams that it holds up") {
   if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
   FailingDisk lab(6);
   const DaemonProcess& daemon = lab.start({"--slow-op-ms", "300"});
   Client client = connect_to(daemon, {.streams = 8, .slots_per_stream = 4});
-  lab.disk.order("stall");
-  std::vector<Stream> streams;
-  for (const RecordingFile& file : lab.files) streams.push_back(open_stream(client, file));
-  REQUIRE(wait_until([&] { return client.disk_status().stuck_for > milliseconds(2700); }));
-  lab.disk.order("resume");
-  for (std::size_t i = 0; i < streams.size(); ++i)
-    CHECK(problem_reading(streams[i], lab.files[i], 0, lab.files[i].size) == "");
-  CHECK(daemon.wait_for_log(" took "));
-  const auto count = [log = daemon.log()](std::string_view text) {
+  const auto count = [&](std::string_view text) {
+    const std::string log = daemon.log();
     int found = 0;
     for (std::size_t at = log.find(text); at != std::string::npos; at = log.find(text, at + 1)) ++found;
     return found;
   };
-  // At 0.3, 0.6, 1.2 and 2.4 s, and perhaps once or twice more on a machine that was slow to resume.
-  CHECK(count("has been stuck for") >= 4);
-  CHECK(count("has been stuck for") <= 6);
+  const auto begun = Clock::now();
+  lab.disk.order("stall");
+  std::vector<Stream> streams;
+  for (const RecordingFile& file : lab.files) streams.push_back(open_stream(client, file));
+  REQUIRE(wait_until([&] { return count("has been stuck for") >= 4; }));
+  lab.disk.order("resume");
+  for (std::size_t i = 0; i < streams.size(); ++i)
+    CHECK(problem_reading(streams[i], lab.files[i], 0, lab.files[i].size) == "");
+  CHECK(daemon.wait_for_log(" took "));
+  const int warnings = count("has been stuck for");
+  const auto elapsed = Clock::now() - begun;
+  int most = 0;  // at 0.3, 0.6, 1.2, 2.4, ... s, and not once for each stream
+  for (milliseconds at{300}; at <= elapsed; at *= 2) ++most;
+  CHECK(warnings <= most);
   CHECK(count(" took ") <= 3);
 }
 
@@ -261,10 +286,8 @@ TEST_CASE("while the kernel retries a bad sector the control thread answers, and
     }
   });
   for (int i = 0; i < 30; ++i) {
-    const auto before = Clock::now();
     Client passer_by = connect_to(daemon, {.streams = 2, .slots_per_stream = 2});
     CHECK(daemon.status().contains("stall"));
-    CHECK(Clock::now() - before < seconds(10));
   }
   over = true;
   reads_the_bad.join();
