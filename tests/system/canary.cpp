@@ -89,7 +89,7 @@ class Turn {
     if (!wait_until([&] { return daemon_.status().at("operations_in_flight") == 0; }))
       return "the old read does not end";
     if (auto problem = problem_in(slots, held, own_); !problem.empty()) return "after: " + problem;
-    if (release == Moment::kHoldingChunks && geteuid() == 0 && windows != 2)
+    if (release == Moment::kHoldingChunks && windows != 2)
       return "with the old read on the disk, windows mapped: " + std::to_string(windows);
     held.clear();
     return problem_reading(client, own_);
@@ -117,6 +117,7 @@ class Turn {
 };
 
 TEST_CASE("a read of a killed client leaves no byte in the memory of the next one") {
+  if (geteuid() != 0) return skip_or_fail("looking at the daemon's memory maps needs root");
   if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
   const Site site;
   SlowDisk disk(site.directory());

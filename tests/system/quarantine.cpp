@@ -41,7 +41,8 @@ ClientProcess start_stuck_client(SlowDisk& disk, const std::string& socket, cons
 }
 
 TEST_CASE(
-    "cancel of a stuck stream returns at once and its slots are lent to nobody until the disk answers") {
+    "cancel of a stuck stream does not wait for the disk, and its slots are lent to nobody until the disk "
+    "answers") {
   if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
   const Site site;
   SlowDisk disk(site.directory());
@@ -54,11 +55,9 @@ TEST_CASE(
   Stream stuck = open_stream(client, stuck_file);
   disk.wait_until_stuck(stuck_file.id);
 
-  const auto before = Clock::now();
   stuck.cancel();
   CHECK(code_of(stuck.next()) == Code::kCancelled);
   CHECK_FALSE(stuck.next().has_value());
-  CHECK(Clock::now() - before < std::chrono::seconds(5));
   // The disk has not moved, and what it may write to is in no other stream's hands.
   CHECK(daemon.status().at("operations_in_flight") > 0);
   Stream next = open_stream(client, other_file);
@@ -76,6 +75,7 @@ TEST_CASE(
 }
 
 TEST_CASE("the memory of a client that is killed with a stuck read stays until the disk answers") {
+  if (geteuid() != 0) return skip_or_fail("looking at the daemon's memory maps needs root");
   if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
   const Site site;
   SlowDisk disk(site.directory());
@@ -89,7 +89,7 @@ TEST_CASE("the memory of a client that is killed with a stuck read stays until t
   }
   REQUIRE(daemon.wait_for_total("shared_bytes", 0));
   const Baseline baseline(daemon.pid());
-  const bool sees_maps = windows_mapped_by(daemon.pid()) == 0 && !mappings_of(daemon.pid()).empty();
+  CHECK(windows_mapped_by(daemon.pid()) == 0);
 
   ClientProcess client = start_stuck_client(disk, daemon.socket(), stuck_file);
   disk.wait_until_stuck(stuck_file.id);
@@ -112,7 +112,7 @@ TEST_CASE("the memory of a client that is killed with a stuck read stays until t
   }
   CAPTURE(totals.dump(2));
   CHECK(totals.at("shared_bytes") == shared_bytes);
-  if (sees_maps) CHECK(windows_mapped_by(daemon.pid()) == 1);
+  CHECK(windows_mapped_by(daemon.pid()) == 1);
   if (goes_on_while_stuck()) {  // and nobody else is in its way
     Client other = connect_to(daemon, kSmall);
     CHECK(problem_reading(other, other_file) == "");
@@ -127,7 +127,7 @@ TEST_CASE("the memory of a client that is killed with a stuck read stays until t
   }
   CHECK(daemon.status().at("connections").empty());
   CHECK(baseline.difference_after_waiting() == "");
-  if (sees_maps) CHECK(windows_mapped_by(daemon.pid()) == 0);
+  CHECK(windows_mapped_by(daemon.pid()) == 0);
 }
 
 TEST_CASE("clients that are killed with stuck reads one after the other are bounded like living ones") {
