@@ -13,7 +13,7 @@
 namespace nvr::test {
 namespace {
 
-TEST_CASE("short streams now and then do not make a healthy daemon look dead") {
+TEST_CASE("short streams now and then do not make a healthy daemon look dead", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 1000);
   const DaemonProcess daemon = site.start();
@@ -28,7 +28,7 @@ TEST_CASE("short streams now and then do not make a healthy daemon look dead") {
   }
 }
 
-TEST_CASE("so they do not while a finished stream has not been read to its end") {
+TEST_CASE("so they do not while a finished stream has not been read to its end", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 3 * kChunkBytes);
   const DaemonProcess daemon = site.start();
@@ -41,7 +41,8 @@ TEST_CASE("so they do not while a finished stream has not been read to its end")
   CHECK(problem_reading(unread, file, 0, file.size) == "");
 }
 
-TEST_CASE("an open that is tried again and again while all streams wait to be read is only refused") {
+TEST_CASE("an open that is tried again and again while all streams wait to be read is only refused",
+          "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, kChunkBytes);
   const DaemonProcess daemon = site.start();
@@ -58,7 +59,7 @@ TEST_CASE("an open that is tried again and again while all streams wait to be re
   CHECK(problem_reading(unread, file, 0, file.size) == "");
 }
 
-TEST_CASE("a stopped daemon is given up by a blocked reader") {
+TEST_CASE("a stopped daemon is given up by a blocked reader", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 1000);
   const DaemonProcess daemon = site.start();
@@ -72,7 +73,7 @@ TEST_CASE("a stopped daemon is given up by a blocked reader") {
   daemon.go_on();
 }
 
-TEST_CASE("a forked child that drops a client keeps what it has mapped since") {
+TEST_CASE("a forked child that drops a client keeps what it has mapped since", "[once]") {
   const Site site;
   const DaemonProcess daemon = site.start();
   std::optional<Client> client = connect_to(daemon, {.streams = 16, .slots_per_stream = 2});
@@ -99,7 +100,7 @@ TEST_CASE("a forked child that drops a client keeps what it has mapped since") {
 
 // The doorbell's number must not be another file's while a chunk may ring it. (The thread sanitizer sees more
 // of it.)
-TEST_CASE("chunks are dropped by one thread while another drops the rest") {
+TEST_CASE("chunks are dropped by one thread while another drops the rest", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 8 * kChunkBytes);
   const DaemonProcess daemon = site.start();
@@ -131,7 +132,7 @@ TEST_CASE("chunks are dropped by one thread while another drops the rest") {
   CHECK(daemon.total("violations") == 0);
 }
 
-TEST_CASE("assignment: a chunk to itself stays, a client's connection before ends at once") {
+TEST_CASE("assignment: a chunk to itself stays, a client's connection before ends at once", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 3 * kChunkBytes);
   const DaemonProcess daemon = site.start();
@@ -152,7 +153,7 @@ TEST_CASE("assignment: a chunk to itself stays, a client's connection before end
   CHECK(problem_reading(client, file) == "");
 }
 
-TEST_CASE("a timeout of for ever is one") {
+TEST_CASE("a timeout of for ever is one", "[once]") {
   const Site site;
   const DaemonProcess daemon = site.start();
   CHECK(Client::connect(daemon.socket(), {.timeout = std::chrono::milliseconds::max()}).has_value());

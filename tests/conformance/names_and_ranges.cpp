@@ -61,7 +61,7 @@ TEST_CASE("C01 a sample file is named by its composite id as 16 lower-case hex d
   CHECK(problem_reading(client, first) == "");
 }
 
-TEST_CASE("C01 no other name can be asked for") {
+TEST_CASE("C01 no other name can be asked for", "[once]") {
   const Site site;
   write_file(site.directory() + "/meta", "secret");
   write_file(site.root() / "00000003001c1ba6", "secret");
@@ -82,7 +82,7 @@ TEST_CASE("C01 no other name can be asked for") {
   CHECK(daemon.total("opens") == 0);
 }
 
-TEST_CASE("C02 an empty range is a stream that has already ended") {
+TEST_CASE("C02 an empty range is a stream that has already ended", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 1000);
   const DaemonProcess daemon = site.start();
@@ -104,7 +104,7 @@ TEST_CASE("C02 an empty range is a stream that has already ended") {
   CHECK(daemon.total("opens") == 0);
 }
 
-TEST_CASE("C02 more empty streams than the connection has streams") {
+TEST_CASE("C02 more empty streams than the connection has streams", "[once]") {
   const Site site;
   const DaemonProcess daemon = site.start();
   Client client = connect_to(daemon, {.streams = 1, .slots_per_stream = 2});

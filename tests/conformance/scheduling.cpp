@@ -103,7 +103,7 @@ TEST_CASE("C17 streams interleave fairly") {
   }
 }
 
-TEST_CASE("C17 daemons of different directories are independent") {
+TEST_CASE("C17 daemons of different directories are independent", "[once]") {
   const Site slow;
   const Site fast;
   const RecordingFile waiting = slow.record({1, 1}, 100 * kChunk);

@@ -41,16 +41,6 @@ std::string sandbox_missing() {
 
 namespace {
 
-// What a test of the insides begins with: false means that there is nothing to test.
-bool is_there() {
-  if (!daemon::sandbox_is_whole()) return false;
-  if (const std::string missing = sandbox_missing(); !missing.empty()) {
-    skip_or_fail(missing);
-    return false;
-  }
-  return true;
-}
-
 long open_by_openat2(int directory, const std::string& path, std::uint64_t flags) {
   open_how how = {};
   how.flags = flags;
@@ -78,8 +68,8 @@ struct Premises {
   }
 };
 
-TEST_CASE("the disk thread can read recordings, and of all other files none") {
-  if (!is_there()) return;
+TEST_CASE("the disk thread can read recordings, and of all other files none", "[plain]") {
+  if (const std::string missing = sandbox_missing(); !missing.empty()) return skip_or_fail(missing);
   const Premises here;
   ClientProcess before =
       ClientProcess::start([&](const Reporter&) {  // so that it is the sandbox that refuses
@@ -116,8 +106,8 @@ TEST_CASE("the disk thread can read recordings, and of all other files none") {
   CHECK(read_file(here.outside) == "secret");
 }
 
-TEST_CASE("the control thread can make segments and remove its socket, and open no file at all") {
-  if (!is_there()) return;
+TEST_CASE("the control thread can make segments and remove its socket, and open no file at all", "[plain]") {
+  if (const std::string missing = sandbox_missing(); !missing.empty()) return skip_or_fail(missing);
   const Premises here;
   const TempDir other;
   const std::string elsewhere = other / "file";
@@ -141,8 +131,8 @@ TEST_CASE("the control thread can make segments and remove its socket, and open 
   CHECK(access(here.site.socket().c_str(), F_OK) != 0);
 }
 
-TEST_CASE("no new sockets, and nothing to be done with the old ones but to serve") {
-  if (!is_there()) return;
+TEST_CASE("no new sockets, and nothing to be done with the old ones but to serve", "[plain]") {
+  if (const std::string missing = sandbox_missing(); !missing.empty()) return skip_or_fail(missing);
   const Premises here;
   for (const Role role : {Role::kDiskThread, Role::kControlThread}) {
     for (const bool notifies : {false, true}) {
@@ -187,8 +177,8 @@ TEST_CASE("no new sockets, and nothing to be done with the old ones but to serve
   }
 }
 
-TEST_CASE("what is not needed fails") {
-  if (!is_there()) return;
+TEST_CASE("what is not needed fails", "[plain]") {
+  if (const std::string missing = sandbox_missing(); !missing.empty()) return skip_or_fail(missing);
   const Premises here;
   here.check(Role::kDiskThread, [&](const Inside&) {
     refused(syscall(SYS_fork), EPERM, "fork");
@@ -215,8 +205,8 @@ TEST_CASE("what is not needed fails") {
   });
 }
 
-TEST_CASE("what only a program does that is no longer the daemon ends it") {
-  if (!is_there()) return;
+TEST_CASE("what only a program does that is no longer the daemon ends it", "[plain]") {
+  if (const std::string missing = sandbox_missing(); !missing.empty()) return skip_or_fail(missing);
   const Premises here;
   struct Deadly {
     const char* name;
@@ -250,8 +240,8 @@ TEST_CASE("what only a program does that is no longer the daemon ends it") {
   }
 }
 
-TEST_CASE("the filter holds for threads that were there before it") {
-  if (!is_there()) return;
+TEST_CASE("the filter holds for threads that were there before it", "[plain]") {
+  if (const std::string missing = sandbox_missing(); !missing.empty()) return skip_or_fail(missing);
   const Premises here;
   ClientProcess child = ClientProcess::start([&](const Reporter&) {
     const Inside inside(here.site);

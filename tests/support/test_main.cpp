@@ -94,6 +94,9 @@ int main(int argc, char** argv) {
   session.cli(session.cli() |
               Catch::clara::Opt(engine, "mmap|io_uring")["--engine"]("engine of the daemons"));
   if (const int wrong = session.applyCommandLine(argc, argv); wrong != 0) return wrong;
+  // The command line takes one --warn only.
+  session.configData().warnings =
+      static_cast<Catch::WarnAbout::What>(Catch::WarnAbout::NoTests | Catch::WarnAbout::NoAssertions);
   nvr::test::set_engine_under_test(engine);
   const int result = session.run();
   return result == 0 && nvr::test::has_late_failures() ? 1 : result;

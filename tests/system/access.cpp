@@ -53,7 +53,7 @@ std::string problem_with_writing(int fd, std::uint64_t bytes) {
   return "";
 }
 
-TEST_CASE("R can be mapped read-only and in no other way") {
+TEST_CASE("R can be mapped read-only and in no other way", "[once]") {
   const Site site;
   const DaemonProcess daemon = site.start();
   const RawConnection connection(daemon.socket());
@@ -75,7 +75,7 @@ TEST_CASE("R can be mapped read-only and in no other way") {
   CHECK((seals & wanted) == wanted);
 }
 
-TEST_CASE("W cannot be truncated or grown or sealed further") {
+TEST_CASE("W cannot be truncated or grown or sealed further", "[once]") {
   const Site site;
   const DaemonProcess daemon = site.start();
   const RawConnection connection(daemon.socket());
@@ -85,7 +85,7 @@ TEST_CASE("W cannot be truncated or grown or sealed further") {
   CHECK(fcntl(connection.w(), F_ADD_SEALS, F_SEAL_WRITE) != 0);
 }
 
-TEST_CASE("a client's mappings of R are read-only and it holds no sample file") {
+TEST_CASE("a client's mappings of R are read-only and it holds no sample file", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 100 * kChunkBytes);
   const DaemonProcess daemon = site.start();
@@ -115,7 +115,7 @@ TEST_CASE("a client's mappings of R are read-only and it holds no sample file") 
   client.signal(SIGKILL);
 }
 
-TEST_CASE("by default only the daemon's own user and root may connect") {
+TEST_CASE("by default only the daemon's own user and root may connect", "[once]") {
   if (geteuid() != 0) return skip_or_fail("clients of other users need root");
   const Site site;
   const RecordingFile file = site.record({1, 1}, 1000);
@@ -133,7 +133,7 @@ TEST_CASE("by default only the daemon's own user and root may connect") {
   CHECK(problem_reading(client, file) == "");
 }
 
-TEST_CASE("allow-uid admits that user and no other") {
+TEST_CASE("allow-uid admits that user and no other", "[once]") {
   if (geteuid() != 0) return skip_or_fail("clients of other users need root");
   const Site site;
   const RecordingFile file = site.record({1, 1}, 300'000);
@@ -159,7 +159,7 @@ TEST_CASE("allow-uid admits that user and no other") {
   CHECK(stranger.failure() == "");
 }
 
-TEST_CASE("a daemon of another user serves its own user and root") {
+TEST_CASE("a daemon of another user serves its own user and root", "[once]") {
   if (geteuid() != 0) return skip_or_fail("running the daemon as another user needs root");
   const Site site;
   const RecordingFile file = site.record({1, 1}, 300'000);

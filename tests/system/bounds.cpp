@@ -17,7 +17,7 @@ Code code_of_connect(const DaemonProcess& daemon, ConnectOptions options = {}) {
 // What a connection with these options costs. All of them are small.
 constexpr ConnectOptions kSmall = {.streams = 2, .slots_per_stream = 2};
 
-TEST_CASE("more clients than --max-clients are ResourceExhausted until one leaves") {
+TEST_CASE("more clients than --max-clients are ResourceExhausted until one leaves", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 300'000);
   const DaemonProcess daemon = site.start({"--max-clients", "2"});
@@ -34,7 +34,7 @@ TEST_CASE("more clients than --max-clients are ResourceExhausted until one leave
   CHECK(problem_reading(first, file) == "");
 }
 
-TEST_CASE("more than --client-memory is ResourceExhausted and names the remedy") {
+TEST_CASE("more than --client-memory is ResourceExhausted and names the remedy", "[once]") {
   const Site site;
   const DaemonProcess daemon = site.start({"--client-memory", "4MiB"});
   const auto refused = Client::connect(daemon.socket(), {.streams = 16, .slots_per_stream = 32});
@@ -47,7 +47,7 @@ TEST_CASE("more than --client-memory is ResourceExhausted and names the remedy")
   CHECK(daemon.wait_for_total("shared_bytes", 0));
 }
 
-TEST_CASE("options out of range are InvalidArgument") {
+TEST_CASE("options out of range are InvalidArgument", "[once]") {
   const Site site;
   const DaemonProcess daemon = site.start();
   for (const ConnectOptions options :
@@ -59,7 +59,7 @@ TEST_CASE("options out of range are InvalidArgument") {
   }
 }
 
-TEST_CASE("more streams than the connection has are ResourceExhausted until one ends") {
+TEST_CASE("more streams than the connection has are ResourceExhausted until one ends", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 100 * kChunkBytes);
   const DaemonProcess daemon = site.start();

@@ -90,7 +90,7 @@ TEST_CASE("cancel and close at random moments from another thread") {
   CHECK(daemon.wait_for_total("streams_open", 0));
 }
 
-TEST_CASE("many threads share one client") {
+TEST_CASE("many threads share one client", "[once]") {
   const Site site;
   std::vector<RecordingFile> files;
   for (std::uint32_t i = 0; i < 8; ++i) files.push_back(site.record({1, i}, 100'000 * (i + 1)));

@@ -55,7 +55,7 @@ struct Reading {
   }
 };
 
-TEST_CASE("an event loop reads many streams through one descriptor") {
+TEST_CASE("an event loop reads many streams through one descriptor", "[once]") {
   const Site site;
   std::vector<RecordingFile> files;
   for (std::uint32_t i = 0; i < 16; ++i) files.push_back(site.record({1, i}, (20 + 5 * i) * kChunkBytes + i));
@@ -85,7 +85,7 @@ TEST_CASE("an event loop reads many streams through one descriptor") {
   }
 }
 
-TEST_CASE("the descriptor is quiet when there is no news") {
+TEST_CASE("the descriptor is quiet when there is no news", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 2 * kChunkBytes);
   const DaemonProcess daemon = site.start();
@@ -105,7 +105,7 @@ TEST_CASE("the descriptor is quiet when there is no news") {
   CHECK_FALSE(loop.wait(50));
 }
 
-TEST_CASE("an event loop sees a killed daemon at once and each stream ends with one Unavailable") {
+TEST_CASE("an event loop sees a killed daemon at once and each stream ends with one Unavailable", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 500 * kChunkBytes);
   DaemonProcess daemon = site.start();
@@ -134,7 +134,7 @@ TEST_CASE("an event loop sees a killed daemon at once and each stream ends with 
   }
 }
 
-TEST_CASE("event loop and blocking calls can be mixed on one client") {
+TEST_CASE("event loop and blocking calls can be mixed on one client", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 100 * kChunkBytes + 3);
   const DaemonProcess daemon = site.start();

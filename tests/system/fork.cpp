@@ -44,7 +44,7 @@ std::vector<Chunk> hold(Stream& stream, ChunkChecker& checker, std::uint32_t cou
   return held;
 }
 
-TEST_CASE("chunks dropped in a forked child return no slot") {
+TEST_CASE("chunks dropped in a forked child return no slot", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 40 * kChunkBytes);
   const DaemonProcess daemon = site.start();
@@ -67,7 +67,7 @@ TEST_CASE("chunks dropped in a forked child return no slot") {
   CHECK(daemon.total("violations") == 0);
 }
 
-TEST_CASE("a forked child that drops everything leaves the parent's connection alone") {
+TEST_CASE("a forked child that drops everything leaves the parent's connection alone", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 40 * kChunkBytes);
   const DaemonProcess daemon = site.start();
@@ -97,7 +97,7 @@ TEST_CASE("a forked child that drops everything leaves the parent's connection a
   CHECK(daemon.total("violations") == 0);
 }
 
-TEST_CASE("a parent's death is noticed though a forked child keeps its descriptors") {
+TEST_CASE("a parent's death is noticed though a forked child keeps its descriptors", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 40 * kChunkBytes);
   const DaemonProcess daemon = site.start();

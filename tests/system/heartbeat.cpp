@@ -22,7 +22,8 @@ const shm::ReadHeader* find_read_header() {
   throw std::runtime_error("no R is mapped");
 }
 
-TEST_CASE("the heartbeat moves while a stream is open, also after many that were too short to be seen") {
+TEST_CASE("the heartbeat moves while a stream is open, also after many that were too short to be seen",
+          "[once]") {
   const Site site;
   const RecordingFile brief = site.record({1, 1}, kChunkBytes);
   const RecordingFile lasting = site.record({1, 2}, 100 * kChunkBytes);  // more than a window: stays open

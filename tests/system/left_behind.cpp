@@ -24,7 +24,7 @@ ino_t inode_of(const std::string& path) {
   return lstat(path.c_str(), &st) == 0 ? st.st_ino : 0;
 }
 
-TEST_CASE("no shared memory has a name and the socket goes with the daemon") {
+TEST_CASE("no shared memory has a name and the socket goes with the daemon", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 300'000);
   const auto before = names_in("/dev/shm");
@@ -47,7 +47,7 @@ TEST_CASE("no shared memory has a name and the socket goes with the daemon") {
   }
 }
 
-TEST_CASE("the socket of a killed daemon is taken over") {
+TEST_CASE("the socket of a killed daemon is taken over", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 300'000);
   DaemonProcess first = site.start();
@@ -60,7 +60,7 @@ TEST_CASE("the socket of a killed daemon is taken over") {
   CHECK_FALSE(std::filesystem::exists(site.socket()));
 }
 
-TEST_CASE("the socket of a live daemon is not stolen even when that daemon is stopped") {
+TEST_CASE("the socket of a live daemon is not stolen even when that daemon is stopped", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 300'000);
   const DaemonProcess first = site.start();
@@ -83,7 +83,7 @@ TEST_CASE("the socket of a live daemon is not stolen even when that daemon is st
   }
 }
 
-TEST_CASE("of daemons that start at once over a stale socket exactly one serves") {
+TEST_CASE("of daemons that start at once over a stale socket exactly one serves", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 300'000);
   for (int turn = 0; turn < scaled(5, 2); ++turn) {
@@ -107,7 +107,7 @@ TEST_CASE("of daemons that start at once over a stale socket exactly one serves"
   }
 }
 
-TEST_CASE("what lies at the socket's path and is no socket is never removed") {
+TEST_CASE("what lies at the socket's path and is no socket is never removed", "[once]") {
   const Site site;
   DaemonOptions options = site.options();
   options.wait_until_ready = false;
@@ -134,7 +134,7 @@ TEST_CASE("what lies at the socket's path and is no socket is never removed") {
   CHECK(std::filesystem::is_directory(site.directory()));
 }
 
-TEST_CASE("at its end a daemon removes the socket only if it is still its own") {
+TEST_CASE("at its end a daemon removes the socket only if it is still its own", "[once]") {
   const Site site;
   DaemonProcess first = site.start();
   REQUIRE(unlink(site.socket().c_str()) == 0);
@@ -143,7 +143,7 @@ TEST_CASE("at its end a daemon removes the socket only if it is still its own") 
   CHECK(read_file(site.socket()) == "another's");
 }
 
-TEST_CASE("a socket path that cannot be is a clear error") {
+TEST_CASE("a socket path that cannot be is a clear error", "[once]") {
   const Site site;
   DaemonOptions options = site.options();
   options.wait_until_ready = false;

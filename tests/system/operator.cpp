@@ -46,7 +46,7 @@ json wait_for_streams(const DaemonProcess& daemon, std::size_t count, const std:
   return streams;
 }
 
-TEST_CASE("streams says who reads what, how far, and that it waits for its reader") {
+TEST_CASE("streams says who reads what, how far, and that it waits for its reader", "[once]") {
   const Site site;
   const RecordingFile file = site.record({3, 77}, 100 * kChunkBytes);
   const DaemonProcess daemon = site.start();
@@ -79,8 +79,8 @@ TEST_CASE("streams says who reads what, how far, and that it waits for its reade
 }
 
 // The thread of the mmap engine is in the read that hangs: it shows what was so when that began.
-TEST_CASE("who has emptied its window while more is being brought in waits for the disk") {
-  if (engine_under_test() == "mmap") return;
+TEST_CASE("a stream whose reader has emptied its window while the disk brings more waits for the disk",
+          "[io_uring]") {
   if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
   const Site site;
   SlowDisk disk(site.directory());
@@ -192,7 +192,7 @@ TEST_CASE("the stall log and the log name what the disk failed at, and for whom"
                                Contains("client pid " + std::to_string(getpid()) + " uid "));
 }
 
-TEST_CASE("disconnect ends that connection, saying so, and no other") {
+TEST_CASE("disconnect ends that connection, saying so, and no other", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 100 * kChunkBytes);
   const DaemonProcess daemon = site.start();
@@ -215,7 +215,7 @@ TEST_CASE("disconnect ends that connection, saying so, and no other") {
   CHECK(to_string(ctl(daemon, {"disconnect", std::to_string(id)}).exit) == "exit 3");
 }
 
-TEST_CASE("only root and the daemon's own user may disconnect others") {
+TEST_CASE("only root and the daemon's own user may disconnect others", "[once]") {
   if (geteuid() != 0) return skip_or_fail("clients of other users need root");
   const Site site;
   const RecordingFile file = site.record({1, 1}, 10 * kChunkBytes);

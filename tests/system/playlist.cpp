@@ -98,7 +98,7 @@ TEST_CASE("a playlist delivers exactly its slices, from its start and from where
   CHECK(daemon.wait_for_total("streams_open", 0));
 }
 
-TEST_CASE("a playlist can be looped over, and outlives its client and itself in its chunks") {
+TEST_CASE("a playlist can be looped over, and outlives its client and itself in its chunks", "[once]") {
   const Site site;
   Programme programme;
   programme.add(site.record({1, 1}, 3 * kChunkBytes + 5), 100, 2 * kChunkBytes);
@@ -122,7 +122,7 @@ TEST_CASE("a playlist can be looped over, and outlives its client and itself in 
   CHECK(position == programme.bytes.size());
 }
 
-TEST_CASE("the next slice is opened before the joint, and not before its end is near") {
+TEST_CASE("the next slice is opened before the joint, and not before its end is near", "[once]") {
   const Site site;
   Programme programme;
   for (std::uint32_t i = 0; i < 3; ++i) programme.add(site.record({1, i}, 40 * kChunkBytes));
@@ -206,7 +206,7 @@ TEST_CASE(
   CHECK(problem_taking(playlist, programme, 3) == "");
 }
 
-TEST_CASE("slices that are none are refused by name, and a playlist of nothing is at its end") {
+TEST_CASE("slices that are none are refused by name, and a playlist of nothing is at its end", "[once]") {
   const Site site;
   const DaemonProcess daemon = site.start();
   Client client = connect_to(daemon);
@@ -229,7 +229,7 @@ TEST_CASE("slices that are none are refused by name, and a playlist of nothing i
   CHECK(daemon.total("opens") == 0);
 }
 
-TEST_CASE("a playlist waits for a stream of its connection when others have them all") {
+TEST_CASE("a playlist waits for a stream of its connection when others have them all", "[once]") {
   const Site site;
   Programme programme;
   programme.add(site.record({1, 1}, kChunkBytes));
@@ -244,7 +244,7 @@ TEST_CASE("a playlist waits for a stream of its connection when others have them
   CHECK(problem_taking(playlist, programme) == "");  // with one stream: without looking ahead
 }
 
-TEST_CASE("cancel and close end a playlist that is blocked on a stuck disk") {
+TEST_CASE("cancel and close end a playlist that is blocked on a stuck disk", "[once]") {
   if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
   const Site site;
   SlowDisk disk(site.directory());
@@ -278,7 +278,7 @@ TEST_CASE("cancel and close end a playlist that is blocked on a stuck disk") {
   }
 }
 
-TEST_CASE("cancel and close of a playlist at random moments from another thread") {
+TEST_CASE("cancel and close of a playlist at random moments from another thread", "[once]") {
   const Site site;
   const DaemonProcess daemon = site.start();
   const Programme programme = random_programme(site, 1, 10, 40);
@@ -316,7 +316,7 @@ TEST_CASE("cancel and close of a playlist at random moments from another thread"
   CHECK(daemon.wait_for_total("streams_open", 0));
 }
 
-TEST_CASE("an event loop reads many playlists through one descriptor") {
+TEST_CASE("an event loop reads many playlists through one descriptor", "[once]") {
   const Site site;
   const DaemonProcess daemon = site.start();
   Client client = connect_to(daemon, {.streams = 16, .slots_per_stream = 2});

@@ -96,13 +96,13 @@ TEST_CASE("status says what was learnt of a spinning disk, and who waits for it"
   CHECK(daemon.total("streams_open") == 1);
 }
 
-TEST_CASE("status knows no visits of a disk without a head") {
+TEST_CASE("status knows no visits of a disk without a head", "[once]") {
   const Site site;
   const DaemonProcess daemon = site.start({"--device-kind", "solid"});
   CHECK(daemon.status().at("visits").is_null());
 }
 
-TEST_CASE("status is consistent while streams run at full speed") {
+TEST_CASE("status is consistent while streams run at full speed", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, scaled(4000, 500) * kChunkBytes);
   const DaemonProcess daemon = site.start();
@@ -161,7 +161,7 @@ TEST_CASE("status answers while the disk hangs and says what hangs") {
   CHECK(wait_until([&] { return daemon.status().at("stall").at("stuck") == false; }));
 }
 
-TEST_CASE("status without --json is for people") {
+TEST_CASE("status without --json is for people", "[once]") {
   const Site site;
   const DaemonProcess daemon = site.start();
   const auto result = run_program({path_of_ctl(), "--socket", daemon.socket(), "status"});
@@ -171,7 +171,7 @@ TEST_CASE("status without --json is for people") {
   CHECK(result.output.find(site.directory()) != std::string::npos);
 }
 
-TEST_CASE("status of a daemon that is not there is a clear error") {
+TEST_CASE("status of a daemon that is not there is a clear error", "[once]") {
   const Site site;
   const auto result = run_program({path_of_ctl(), "--socket", site.socket(), "status", "--json"});
   CHECK(to_string(result.exit) == "exit 6");
