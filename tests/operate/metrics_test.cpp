@@ -103,6 +103,8 @@ TEST_CASE("what is in memory and what comes from the disk are told apart, by eve
     CAPTURE(engine);
     const Site site;
     const RecordingFile file = site.record({1, 1}, 200 * kChunkBytes);
+    const RecordingFile cold = site.record({1, 2}, 200 * kChunkBytes);
+    evict(cold.path);
     DaemonOptions options = site.options(served_and({"--device-kind", "solid"}));
     options.engine = engine;
     const DaemonProcess daemon(options);
@@ -120,8 +122,7 @@ TEST_CASE("what is in memory and what comes from the disk are told apart, by eve
     CHECK(of_the_disk[of_the_disk.size() / 2] == 0);
     CHECK(reads("memory") > 0);
     const double before = reads("disk");
-    evict(file.path);
-    CHECK(problem_reading(client, file) == "");
+    CHECK(problem_reading(client, cold) == "");
     CHECK(reads("disk") > before);
   }
 }
