@@ -9,6 +9,7 @@
 #include "daemon/admission.h"
 #include "daemon/circuit_breaker.h"
 #include "daemon/device.h"
+#include "daemon/in_flight.h"
 #include "daemon/mailbox.h"
 #include "daemon/scheduler.h"
 #include "daemon/statistics.h"
@@ -198,6 +199,22 @@ TEST_CASE("admission: memory that a client keeps counts against it, and one uid 
   CHECK(admission.admit_client(1001, 16, 32).has_value());
 }
 
+TEST_CASE("admission: what one uid may have is also bounded by what all have together") {
+  Admission admission({.max_clients = 9,
+                       .max_clients_per_uid = 9,
+                       .client_memory_bytes = 64 << 20,
+                       .total_memory_bytes = 90 << 20},
+                      1000, {1001});
+  REQUIRE(admission.admit_client(0, 16, 32).has_value());  // 32 MiB each
+  REQUIRE(admission.admit_client(1000, 16, 32).has_value());
+  const std::uint64_t taken = admission.memory_bytes();
+  CHECK(admission.admit_client(1001, 16, 32).error().code == Code::kResourceExhausted);
+  CHECK(admission.admit_client(0, 16, 32).error().code == Code::kResourceExhausted);
+  CHECK(admission.memory_bytes() == taken);
+  CHECK(admission.clients() == 2);
+  CHECK(admission.admit_client(1001, 8, 32).has_value());
+}
+
 TEST_CASE("admission: one control connection is kept for the operator") {
   Admission admission = make_admission();
   std::uint32_t admitted = 0;
@@ -254,6 +271,22 @@ TEST_CASE("watchdog: a disk that answers is not warned of, and the next episode 
   CHECK_FALSE(watchdog.should_warn({}, now + 2 * shm::kSecond));
   now += 10 * shm::kSecond;
   CHECK(watchdog.should_warn(reading_since(now), now + shm::kSecond));
+}
+
+TEST_CASE("in flight: the oldest is told, and how many are older than a time; free entries count nowhere") {
+  InFlight table(4);
+  CHECK(table.oldest().operation == shm::DiskOperation::kNone);
+  CHECK(table.count_older_than(100) == 0);
+  table.begin(2, shm::DiskOperation::kRead, 7, 65536, 50);
+  table.begin(0, shm::DiskOperation::kOpen, 8, 0, 40);
+  table.begin(1, shm::DiskOperation::kRead, 9, 0, 60);
+  CHECK(table.oldest().recording == 8);
+  CHECK(table.count() == 3);
+  CHECK(table.count_older_than(50) == 1);
+  CHECK(table.count_older_than(51) == 2);
+  table.end(0);
+  CHECK(table.oldest() == shm::OldestOperation{shm::DiskOperation::kRead, 50, 7, 65536});
+  CHECK(table.count() == 2);
 }
 
 TEST_CASE("circuit breaker: refuses when nothing has been answered for so long, until something is") {

@@ -121,6 +121,43 @@ TEST_CASE("visits: exports never delay live by more than one visit, and are not 
   CHECK(std::ranges::count(served, 100) == 400);
 }
 
+TEST_CASE("visits: a class that wanted nothing for a while has saved up no turns") {
+  Visits visits(Visits::Order::kSweep);
+  Viewer live(1);
+  Viewer exported(2);
+  const auto both = {std::pair(&live, Priority::kLive), std::pair(&exported, Priority::kExport)};
+  for (int i = 0; i < 100; ++i) {
+    visits.want(live, {.priority = Priority::kLive, .bytes = 1});
+    REQUIRE(visit(visits) == 1);
+  }
+  std::vector<int> served;
+  for (int i = 0; i < 10; ++i) {
+    for (const auto& [viewer, priority] : both)
+      if (!viewer->wants_visit()) visits.want(*viewer, {.priority = priority, .bytes = 1});
+    served.push_back(visit(visits));
+  }
+  CHECK(std::ranges::count(served, 1) == 8);
+}
+
+TEST_CASE("visits: one ends also when more is asked for than is left of it") {
+  Visits visits(Visits::Order::kSweep);
+  Viewer a(1);
+  visits.want(a, {.bytes = 3});
+  REQUIRE(visits.next(0, kVisitNs) == &a);
+  Visits::advance(a, 2, true);
+  Visits::advance(a, 2, true);
+  CHECK_FALSE(a.wants_visit());
+}
+
+TEST_CASE("visit plan: what all have ahead is bounded, and at the bound a visit is one segment") {
+  VisitPlan plan{.visits = Visits(Visits::Order::kSweep)};
+  CHECK(plan.visit_bytes() == plan.model.visit_bytes());
+  for (const std::uint64_t beyond : {0, 1}) {
+    plan.ahead_bytes = plan.most_ahead_bytes + beyond;
+    CHECK(plan.visit_bytes() == kSegmentBytes);
+  }
+}
+
 TEST_CASE("disk model: seek time and bandwidth are learnt, and give the length of a visit") {
   DiskModel model;
   CHECK(model.visit_bytes() == 15 * kSegmentBytes);  // of an ordinary disk, until more is known
@@ -176,6 +213,37 @@ TEST_CASE(
   CHECK(lanes.has_room_for_segment(45 * kMs));
   CHECK_FALSE(lanes.has_room_for_new(79 * kMs, false, true));
   CHECK(lanes.has_room_for_new(80 * kMs, false, true));
+  step(Operation::Kind::kOpen, 80 * kMs, 90 * kMs);  // the next new stream: only its own time counts
+  CHECK(lanes.has_room_for_new(100 * kMs, false, true));
+}
+
+TEST_CASE("lanes: the model learns what each segment took once the disk could begin with it") {
+  Lanes lanes(0, 500 * kMs, true);
+  DiskModel model;
+  SampleFile file;
+  SampleFile other;
+  // One is on the disk while the next waits for it; each takes 2 ms.
+  std::deque<Operation> segments(100);
+  for (std::uint64_t i = 0; i < segments.size(); ++i) {
+    segments[i].submitted_ns = i == 0 ? 0 : (i - 1) * 2 * kMs;
+    segments[i].file = &file;
+    segments[i].offset = i * kSegmentBytes;
+    segments[i].length = segments[i].done = kSegmentBytes;
+    lanes.enter(segments[i], Operation::Lane::kSegment);
+    CHECK(segments[i].sought == (i == 0));
+    if (i > 0) lanes.leave(segments[i - 1], i * 2 * kMs, model);
+  }
+  CHECK(model.bytes_per_s() == Approx(kSegmentBytes / 2e-3).epsilon(0.01));
+  const std::uint64_t learnt = model.positioning_ns();
+  // What was stuck says nothing of how the disk is when it is well.
+  Operation& stuck = segments[0];
+  stuck.file = &other;
+  stuck.offset = segments.size() * kSegmentBytes;
+  stuck.submitted_ns = 1000 * kMs;
+  lanes.enter(stuck, Operation::Lane::kSegment);
+  CHECK(stuck.sought);
+  lanes.leave(stuck, 1500 * kMs, model);
+  CHECK(model.positioning_ns() == learnt);
 }
 
 TEST_CASE("lanes: segments wait for nobody when the visits are first in, first out") {
@@ -230,6 +298,30 @@ TEST_CASE("read-ahead: segments in order, as far as they have come, and a reader
   CHECK(ahead.has_failed());
   CHECK(ahead.until() == 100 + 2 * kSegmentBytes + 4096);
   CHECK_FALSE(ahead.has_more());
+}
+
+TEST_CASE("read-ahead: nothing is there behind a failure, and the next stretch begins anew") {
+  OperationPool pool(4);
+  ReadAhead ahead;
+  ahead.start(0, 8 * kSegmentBytes, 0);
+  ahead.miss(0);
+  Operation& bad = pool.take();
+  Operation& good = pool.take();
+  ahead.prepare(bad, kSegmentBytes);
+  ahead.prepare(good, kSegmentBytes);
+  bad.done = 4096;
+  good.done = good.length;
+  ahead.on_finished(good, pool);
+  ahead.on_finished(bad, pool);
+  CHECK(ahead.has_failed());
+  CHECK(ahead.until() == 4096);
+  CHECK(pool.in_use() == 0);
+  ahead.set_reader_waits(true, 10 * kMs);
+  ahead.start(0, 8 * kSegmentBytes, 1000 * kMs);
+  CHECK_FALSE(ahead.has_failed());
+  CHECK_FALSE(ahead.is_needed());
+  CHECK(ahead.has_more());
+  CHECK(ahead.deadline_ns(1000, 5000, 2000 * kMs) == UINT64_MAX);  // it has not waited since
 }
 
 TEST_CASE("read ahead: a reader of whom nothing is known is presumed to show what it has had, at first") {
