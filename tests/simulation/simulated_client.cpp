@@ -51,7 +51,7 @@ void SimulatedClient::step() {
   const bool is_ready = stream.descriptors.look() == shm::DescriptorConsumer::Look::kReady;
   if (is_ready && (finishing_ || happens(random_, habits_.take))) take_one(stream, index);
   if (!stream.held.empty() && (finishing_ || happens(random_, habits_.give_back)))
-    give_back(stream, upto(random_, stream.held.size() - 1));
+    give_back(stream, index, upto(random_, stream.held.size() - 1));
   if (stream.is_open && !stream.close_posted && !finishing_ && happens(random_, habits_.close)) close(index);
   if (!stream.is_open && !finishing_ && happens(random_, habits_.open)) open_any(stream, index);
 }
@@ -70,6 +70,7 @@ void SimulatedClient::open_any(Stream& stream, std::uint32_t index) {
   command.end = command.begin + 1 +
                 upto(random_, std::min<std::uint64_t>(file->second.size - command.begin - 1,
                                                       habits_.longest_chunks * kSlotBytes));
+  if (happens(random_, habits_.drop)) command.cache = CachePolicy::kDrop;
   if (happens(random_, habits_.odd_open)) {
     switch (upto(random_, 3)) {
       case 0:
@@ -91,8 +92,11 @@ void SimulatedClient::open_any(Stream& stream, std::uint32_t index) {
 
 void SimulatedClient::open_range(std::uint32_t stream, std::uint64_t recording, std::uint64_t begin,
                                  std::uint64_t end) {
-  post_open(*streams_[stream],
-            {.opcode = Opcode::kOpen, .stream = stream, .recording = recording, .begin = begin, .end = end});
+  open({.opcode = Opcode::kOpen, .stream = stream, .recording = recording, .begin = begin, .end = end});
+}
+
+void SimulatedClient::open(const Command& command) {
+  post_open(*streams_[command.stream], command);
 }
 
 void SimulatedClient::post_open(Stream& stream, const Command& command) {
@@ -113,6 +117,10 @@ void SimulatedClient::close(std::uint32_t index) {
   commands_.put({.opcode = Opcode::kClose, .stream = index, .generation = stream.generation});
 }
 
+void SimulatedClient::finish(std::uint32_t index) {
+  commands_.put({.opcode = Opcode::kFinish, .stream = index, .generation = streams_[index]->generation});
+}
+
 void SimulatedClient::take_all(std::uint32_t index) {
   Stream& stream = *streams_[index];
   while (stream.descriptors.look() == shm::DescriptorConsumer::Look::kReady) take_one(stream, index);
@@ -120,7 +128,7 @@ void SimulatedClient::take_all(std::uint32_t index) {
 
 void SimulatedClient::give_back_all(std::uint32_t index) {
   Stream& stream = *streams_[index];
-  while (!stream.held.empty()) give_back(stream, upto(random_, stream.held.size() - 1));
+  while (!stream.held.empty()) give_back(stream, index, upto(random_, stream.held.size() - 1));
 }
 
 void SimulatedClient::take_one(Stream& stream, std::uint32_t index) {
@@ -144,16 +152,20 @@ void SimulatedClient::take_chunk(Stream& stream, std::uint32_t index, const Desc
   if (!stream.is_opened) return object("a chunk before OPENED");
   if ((stream.command.flags & shm::kOpenStatOnly) != 0) return object("a chunk for who asked for the size");
   if (descriptor.slot >= r_.geometry().slots) return object("a slot beyond the window");
-  if (std::ranges::find(stream.held, descriptor.slot) != stream.held.end())
+  if (std::ranges::find(stream.held, descriptor.slot, &HeldChunk::slot) != stream.held.end())
     return object("a held slot again");
   if (descriptor.offset != stream.next) return object("a chunk out of order");
-  if (descriptor.length != std::min<std::uint64_t>(kSlotBytes, stream.end - stream.next))
+  const bool grows = (stream.command.flags & shm::kOpenFollow) != 0;
+  if (descriptor.length != std::min<std::uint64_t>(kSlotBytes, stream.end - stream.next) && !grows)
     return object("a chunk of the wrong length");
   const std::span bytes(r_.slot(index, descriptor.slot), descriptor.length);
   if (!is_stamped(stream.command.recording, descriptor.offset, bytes)) return object("wrong bytes");
   stream.next += descriptor.length;
   stream.delivered += descriptor.length;
-  stream.held.push_back(descriptor.slot);
+  stream.held.push_back({.slot = descriptor.slot,
+                         .recording = stream.command.recording,
+                         .offset = descriptor.offset,
+                         .length = descriptor.length});
 }
 
 // At most one, and only with a reason.
@@ -161,11 +173,13 @@ void SimulatedClient::take_terminal(Stream& stream, const Descriptor& descriptor
   ++terminals_;
   stream.is_open = false;
   stream.terminal = descriptor;
+  const bool grows = (stream.command.flags & shm::kOpenFollow) != 0;
   const bool wants_bytes = (stream.command.flags & shm::kOpenStatOnly) == 0;
   const auto file = files_.find(stream.command.recording);
   switch (descriptor.kind) {
     case DescriptorKind::kEnd:
-      if (!stream.is_opened || (wants_bytes && stream.next != stream.end)) object("END before the end");
+      if (!stream.is_opened || (wants_bytes && stream.next != stream.end && !grows))
+        object("END before the end");
       return;
     case DescriptorKind::kClosed:
       if (!stream.close_posted) object("CLOSED that nobody asked for");
@@ -173,8 +187,8 @@ void SimulatedClient::take_terminal(Stream& stream, const Descriptor& descriptor
     case DescriptorKind::kError:
       if (descriptor.detail == shm::Detail::kReadFailed &&
           (file == files_.end() || descriptor.offset != std::max(file->second.bad_at, stream.command.begin) ||
-           descriptor.sys_errno != EIO))
-        object("a read failed where the disk is good");
+           descriptor.sys_errno != file->second.error))
+        object("a read failed where the disk is good, or with another error");
       if (descriptor.detail == shm::Detail::kReadFailed && stream.next + kSlotBytes <= descriptor.offset)
         object("whole chunks before an error were not delivered");
       if (descriptor.detail == shm::Detail::kTruncated &&
@@ -186,8 +200,11 @@ void SimulatedClient::take_terminal(Stream& stream, const Descriptor& descriptor
   }
 }
 
-void SimulatedClient::give_back(Stream& stream, std::size_t which) {
-  stream.returns.put(stream.held[which]);
+void SimulatedClient::give_back(Stream& stream, std::uint32_t index, std::size_t which) {
+  const HeldChunk& chunk = stream.held[which];
+  if (!is_stamped(chunk.recording, chunk.offset, {r_.slot(index, chunk.slot), chunk.length}))
+    object("a chunk changed while it was held");
+  stream.returns.put(chunk.slot);
   stream.held.erase(stream.held.begin() + static_cast<std::ptrdiff_t>(which));
 }
 

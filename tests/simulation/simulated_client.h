@@ -13,6 +13,7 @@
 #include "daemon/connection.h"
 #include "shm/ring.h"
 #include "shm/segment.h"
+#include "shm/wake.h"
 #include "tests/simulation/simulated_engine.h"
 
 namespace nvr::test {
@@ -24,6 +25,7 @@ struct Habits {
   double take = 0.5;       // a descriptor, if there is one
   double give_back = 0.4;  // a held chunk, any of them
   double odd_open = 0.1;   // of opens: a missing recording, a range beyond the end, only its size asked
+  double drop = 0.2;       // of opens: past the page cache
   std::uint32_t longest_chunks = 12;
 };
 
@@ -42,7 +44,9 @@ class SimulatedClient {
 
   // For directed tests. Precondition of open_range(): the stream is idle.
   void open_range(std::uint32_t stream, std::uint64_t recording, std::uint64_t begin, std::uint64_t end);
+  void open(const shm::Command& command);  // with its next generation
   void close(std::uint32_t stream);
+  void finish(std::uint32_t stream);  // what it follows is complete
   void take_all(std::uint32_t stream);
   void give_back_all(std::uint32_t stream);
   [[nodiscard]] bool is_open(std::uint32_t stream) const { return streams_[stream]->is_open; }
@@ -51,12 +55,22 @@ class SimulatedClient {
     return streams_[stream]->terminal;
   }
   [[nodiscard]] std::size_t held(std::uint32_t stream) const { return streams_[stream]->held.size(); }
+  // As a thread that is about to wait for the stream's next descriptor.
+  void fall_asleep(std::uint32_t stream) { shm::Sleeper(w_.credit(stream).waiting).announce(); }
+  // Against the rules: returns any number.
+  void return_slot(std::uint32_t stream, std::uint32_t number) { streams_[stream]->returns.put(number); }
 
   [[nodiscard]] std::uint64_t chunks() const { return chunks_; }
   [[nodiscard]] std::uint64_t terminals() const { return terminals_; }
   [[nodiscard]] const std::string& problem() const { return problem_; }
 
  private:
+  struct HeldChunk {
+    std::uint16_t slot = 0;
+    std::uint64_t recording = 0;
+    std::uint64_t offset = 0;
+    std::uint32_t length = 0;
+  };
   struct Stream {
     Stream(const shm::ReadableView& r, const shm::WritableView& w, std::uint32_t index);
 
@@ -70,7 +84,7 @@ class SimulatedClient {
     std::uint64_t end = 0;        // of the range; known from OPENED on
     std::uint64_t next = 0;       // offset of the next chunk
     std::uint64_t delivered = 0;  // bytes, of this generation
-    std::vector<std::uint16_t> held;
+    std::vector<HeldChunk> held;  // of any generation
     std::optional<shm::Descriptor> terminal;
   };
 
@@ -80,7 +94,7 @@ class SimulatedClient {
   void take_opened(Stream& stream, const shm::Descriptor& descriptor);
   void take_chunk(Stream& stream, std::uint32_t index, const shm::Descriptor& descriptor);
   void take_terminal(Stream& stream, const shm::Descriptor& descriptor);
-  void give_back(Stream& stream, std::size_t which);
+  void give_back(Stream& stream, std::uint32_t index, std::size_t which);
   void object(std::string what);
 
   Random& random_;

@@ -1,6 +1,7 @@
 #include "tests/simulation/simulated_engine.h"
 
 #include <errno.h>
+#include <fcntl.h>
 
 #include <algorithm>
 #include <cstring>
@@ -13,7 +14,6 @@ using shm::kSlotBytes;
 
 constexpr std::uint64_t kStampEvery = 512;
 constexpr std::uint32_t kLanes = 3;  // what the plan of a spinning disk has on it besides
-constexpr int kMostAgain = 8;        // of the 16 that the daemon tries
 
 std::uint64_t stamp_of(std::uint64_t recording, std::uint64_t offset) {
   return (recording * 0x9e3779b97f4a7c15 + offset) * 0xbf58476d1ce4e5b9 | 1;
@@ -59,6 +59,7 @@ void SimulatedEngine::submit(Operation& operation) {
     object("more operations than the engine's depth");
   const bool is_open = operation.kind == Operation::Kind::kOpen;
   ++(is_open ? opens_ : reads_);
+  if (!is_open) last_length_ = operation.length;
   if (!is_open && !open_.contains(operation.file)) object("a read of a file that is not open");
   if (operation.kind == Operation::Kind::kPrefetch) {
     if (operation.length == 0 || operation.done >= operation.length) object("a prefetch of nothing");
@@ -95,7 +96,8 @@ std::size_t SimulatedEngine::reap(std::span<daemon::Completion> completions) {
 std::int64_t SimulatedEngine::perform(Operation& operation) {
   if (happens(random_, faults_.interrupted)) return -EINTR;
   if (operation.only_memory && happens(random_, faults_.not_in_memory)) return -EAGAIN;
-  if (happens(random_, faults_.again) && !operation.only_memory && retries_[&operation]++ < kMostAgain)
+  if (happens(random_, faults_.again) && !operation.only_memory &&
+      retries_[&operation]++ < faults_.most_again)
     return -EAGAIN;
   const bool is_open = operation.kind == Operation::Kind::kOpen;
   const std::int64_t result = is_open ? open(operation) : read(operation);
@@ -112,6 +114,7 @@ std::int64_t SimulatedEngine::open(Operation& operation) {
   operation.opened->device = 1;
   operation.opened->inode = id;
   operation.opened->size = file->second.size;
+  if (file->second.fd >= 0) operation.opened->fd.reset(fcntl(file->second.fd, F_DUPFD_CLOEXEC, 0));
   open_[operation.opened.get()] = id;
   return 0;
 }
@@ -121,7 +124,7 @@ std::int64_t SimulatedEngine::read(Operation& operation) {
   const SimulatedFile& file = files_.at(id);
   const std::uint64_t position = operation.position();
   if (position >= file.size) return 0;
-  if (position >= file.bad_at) return -EIO;
+  if (position >= file.bad_at) return -file.error;
   std::uint64_t count = std::min(
       {std::uint64_t{operation.length} - operation.done, file.size - position, file.bad_at - position});
   if (count > 1 && happens(random_, faults_.short_read)) count = 1 + upto(random_, count - 2);

@@ -3,6 +3,8 @@
 // thread.
 #pragma once
 
+#include <errno.h>
+
 #include <cstdint>
 #include <map>
 #include <random>
@@ -25,14 +27,17 @@ namespace nvr::test {
 
 struct SimulatedFile {
   std::uint64_t size = 0;
-  std::uint64_t bad_at = UINT64_MAX;  // from there on nothing can be read: EIO
+  std::uint64_t bad_at = UINT64_MAX;  // from there on nothing can be read ...
+  int error = EIO;                    // ... but this
+  int fd = -1;                        // of a file as long: whoever follows it looks there
 };
 
 // How often what goes wrong.
 struct Faults {
   double short_read = 0;
   double interrupted = 0;           // EINTR
-  double again = 0;                 // EAGAIN, of which an operation gets no more than the daemon puts up with
+  double again = 0;                 // EAGAIN ...
+  int most_again = 8;               // ... which an operation gets no more often; the daemon puts up with 16
   double shown_early = 0.5;         // a part of a read, before its completion
   double never = 0;                 // stuck until release_all()
   double open_fails = 0;            // with EACCES
@@ -67,6 +72,7 @@ class SimulatedEngine final : public daemon::Engine {
   [[nodiscard]] std::size_t open_files() const { return open_.size(); }
   [[nodiscard]] std::uint64_t opens() const { return opens_; }
   [[nodiscard]] std::uint64_t reads() const { return reads_; }
+  [[nodiscard]] std::uint32_t last_length() const { return last_length_; }  // of the reads
   // Is any operation in flight that writes to [begin, end)?
   [[nodiscard]] bool writes_to(const std::byte* begin, const std::byte* end) const;
   [[nodiscard]] const std::string& problem() const { return problem_; }
@@ -94,6 +100,7 @@ class SimulatedEngine final : public daemon::Engine {
   std::map<const daemon::SampleFile*, std::uint64_t> open_;
   std::uint64_t opens_ = 0;
   std::uint64_t reads_ = 0;
+  std::uint32_t last_length_ = 0;
   std::string problem_;
 };
 

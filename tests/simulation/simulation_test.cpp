@@ -1,16 +1,22 @@
 // The disk thread's work under a simulated engine: thousands of seeds over scheduler, streams, credit,
 // cancellation and connection ends, and directed cases of the conformance suite. Everything that happens in a
 // run comes from its seed; a run that fails prints it, and NVR_SIMULATION_SEED=N replays that one.
-#include <fcntl.h>
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <climits>
 #include <cstdlib>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "daemon/disk_service.h"
+#include "daemon/streams_report.h"
 #include "tests/simulation/simulated_client.h"
 #include "tests/simulation/simulated_engine.h"
 #include "tests/support/environment.h"
+#include "tests/support/wait.h"
 
 namespace nvr::test {
 namespace {
@@ -71,6 +77,16 @@ class Run {
     }
     sweep();
   }
+  // The daemon's side until it has submitted so many reads in all, and not waited for the last of them.
+  void settle_until_read(std::uint64_t reads) {
+    for (int i = 0; i < 10'000 && engine_.reads() < reads; ++i) {
+      service_.take_commands();
+      service_.take_credit();
+      service_.submit_operation();
+      if (engine_.reads() < reads) service_.reap_completions();
+    }
+    if (engine_.reads() != reads) throw TestFailure("there is no such read");
+  }
   // The daemon's side until it has nothing to do but wait for what is stuck.
   void settle() {
     for (int idle = 0; idle < 20; ++idle) {
@@ -96,6 +112,7 @@ class Run {
     if (service_.operations_in_use() != 0) return "operations that nobody gave back";
     if (engine_.open_files() != 0) return "open files";
     if (statistics_.streams_open.value() != 0) return "open streams";
+    if (statistics_.streams_waiting.value() != 0) return "waiting streams";
     if (statistics_.quarantined_bytes.value() != 0) return "quarantined bytes";
     if (in_flight_.count() != 0) return "entries for the watchdog";
     return {};
@@ -103,6 +120,8 @@ class Run {
   // Does any stream, all of them idle, lack a slot of its window?
   [[nodiscard]] std::string problem_with_windows() {
     files_[kGood].size = shm::kMaxSlots * kSlotBytes;
+    std::uint64_t held = 0;
+    std::uint64_t slots = 0;
     for (const Member& member : members_) {
       const shm::Geometry& geometry = member.connection->geometry();
       for (std::uint32_t stream = 0; stream < geometry.streams; ++stream) {
@@ -114,8 +133,12 @@ class Run {
         const auto end = member.client->last_terminal(stream);
         const bool refused = end && end->detail == shm::Detail::kOpenFailed;  // a fault of the run
         if (!refused && member.client->held(stream) != geometry.slots) return "a slot was lost";
+        held += member.client->held(stream);
       }
+      slots += std::uint64_t{geometry.streams} * geometry.slots;
     }
+    if (statistics_.slots_lent.value() != held) return "the statistics lend slots that are held by nobody";
+    if (statistics_.slots.value() != slots) return "the statistics have slots that are nobody's";
     return problem();
   }
   [[nodiscard]] bool all_idle() const {
@@ -130,6 +153,7 @@ class Run {
   daemon::DiskService& service() { return service_; }
   const daemon::DiskStatistics& statistics() const { return statistics_; }
   std::vector<Member>& members() { return members_; }
+  const std::vector<daemon::OperationReport>& reports() const { return reports_; }
 
  private:
   static constexpr std::uint64_t kGood = 100;  // a recording that all of can be read
@@ -137,6 +161,7 @@ class Run {
   void hear(const daemon::FromDisk& message) {
     if (const auto* violation = std::get_if<daemon::Violation>(&message))
       problem_ = std::string("violation: ") + violation->offence;
+    if (const auto* report = std::get_if<daemon::OperationReport>(&message)) reports_.push_back(*report);
     if (const auto* detached = std::get_if<daemon::Detached>(&message))
       detached_.push_back(detached->connection);
   }
@@ -162,6 +187,7 @@ class Run {
   daemon::DiskStatistics statistics_;
   daemon::InFlight in_flight_;
   std::vector<daemon::Connection*> detached_;
+  std::vector<daemon::OperationReport> reports_;
   daemon::DiskService service_;
   std::vector<Member> members_;  // the service outlives them
   std::uint32_t next_id_ = 1;
@@ -190,7 +216,9 @@ std::string problem_of_seed(std::uint64_t seed, std::uint64_t& chunks) {
     return {.streams = static_cast<std::uint32_t>(1 + upto(choice, 3)),
             .slots = std::uint32_t{1} << (1 + upto(choice, 2))};
   };
-  for (std::uint64_t i = 0; i <= upto(choice, 2); ++i) run.add_client(geometry());
+  // Every other run's clients hold chunks for so long that most come back in a later generation.
+  const Habits habits = {.give_back = happens(choice, 0.5) ? 0.4 : 0.03};
+  for (std::uint64_t i = 0; i <= upto(choice, 2); ++i) run.add_client(geometry(), habits);
 
   const std::uint64_t steps = 200 + upto(choice, 600);
   for (std::uint64_t i = 0; i < steps && run.problem().empty(); ++i) {
@@ -198,7 +226,7 @@ std::string problem_of_seed(std::uint64_t seed, std::uint64_t& chunks) {
     if (happens(choice, 0.005) && !run.members().empty()) {
       const std::size_t victim = upto(choice, run.members().size() - 1);
       if (!run.members()[victim].is_leaving) run.detach(victim);
-      if (run.members().size() < 6) run.add_client(geometry());
+      if (run.members().size() < 6) run.add_client(geometry(), habits);
     }
     if (happens(choice, 0.005)) {  // its owner cuts a file off
       SimulatedFile& file = run.files().begin()->second;
@@ -381,6 +409,310 @@ TEST_CASE("C25 C26 a page that cannot be read ends its stream there, and no othe
   CHECK(client.bytes(1) == 20 * kSlotBytes);
   CHECK(client.last_terminal(1)->kind == shm::DescriptorKind::kEnd);
   CHECK(client.last_terminal(2)->kind == shm::DescriptorKind::kError);
+  CHECK(run.leftovers() == "");
+}
+
+// ---- What random runs hardly ever come to
+
+TEST_CASE("simulation: each generation of a stream begins with one short read") {
+  Run run(test_random()(), 4, {});
+  run.files()[1].size = 100 * kSlotBytes;
+  SimulatedClient& client = run.add_client({.streams = 1, .slots = 8});
+  for (int generation = 0; generation < 2; ++generation) {
+    client.open_range(0, 1, 0, 100 * kSlotBytes);
+    const std::uint64_t first = run.engine().reads() + 1;
+    run.settle_until_read(first);
+    CHECK(run.engine().last_length() == kSlotBytes);
+    for (int i = 0; i < 5; ++i) run.service().submit_operation();
+    CHECK(run.engine().reads() == first);
+    run.settle();
+    client.take_all(0);
+    CHECK(client.held(0) == 8);
+    client.close(0);
+    run.settle();
+    client.take_all(0);
+    client.give_back_all(0);
+  }
+  CHECK(run.problem() == "");
+}
+
+TEST_CASE("simulation: what is read of a closed stream ends with the read that was in flight") {
+  Run run(test_random()(), 4, {.short_read = 1});
+  run.files()[1].size = 100 * kSlotBytes;
+  SimulatedClient& client = run.add_client({.streams = 1, .slots = 8});
+  client.open_range(0, 1, 0, 100 * kSlotBytes);
+  run.settle_until_read(1);
+  client.close(0);
+  run.settle();
+  client.take_all(0);
+  CHECK_FALSE(client.is_open(0));
+  CHECK(run.engine().reads() == 1);
+  CHECK(run.leftovers() == "");
+}
+
+TEST_CASE("simulation: a number just beyond the largest window is no slot") {
+  Run run(test_random()(), 4, {});
+  run.files()[1].size = 100 * kSlotBytes;
+  SimulatedClient& client = run.add_client({.streams = 1, .slots = shm::kMaxSlots});
+  client.open_range(0, 1, 0, 100 * kSlotBytes);
+  run.settle();
+  client.take_all(0);
+  REQUIRE(client.held(0) == shm::kMaxSlots);
+  client.return_slot(0, shm::kMaxSlots);
+  run.settle();
+  CHECK(run.problem() == "violation: return of a slot that was not lent");
+}
+
+TEST_CASE("simulation: EAGAIN without end is an error in the end") {
+  Run run(test_random()(), 4, {.again = 1, .most_again = INT_MAX});
+  run.files()[1].size = kSlotBytes;
+  SimulatedClient& client = run.add_client({.streams = 1, .slots = 2});
+  client.open_range(0, 1, 0, kSlotBytes);
+  for (int i = 0; i < 1000; ++i) {
+    run.service().take_commands();
+    run.service().submit_operation();
+    run.service().reap_completions();
+  }
+  client.take_all(0);
+  REQUIRE(client.last_terminal(0));
+  CHECK(client.last_terminal(0)->sys_errno == EAGAIN);
+  CHECK(run.leftovers() == "");
+}
+
+TEST_CASE("simulation: a stream that finds the disk full of stuck operations is served after a while") {
+  const bool is_rotational = GENERATE(false, true);
+  Run run(test_random()(), 1, {.never = 1}, {.is_rotational = is_rotational});
+  run.files()[1].size = kSlotBytes;
+  SimulatedClient& client = run.add_client({.streams = 2, .slots = 2});
+  client.open_range(0, 1, 0, kSlotBytes);
+  run.settle();
+  CHECK_FALSE(run.service().waits_for_room());
+  client.open_range(1, 1, 0, kSlotBytes);
+  run.settle();
+  CHECK(run.service().waits_for_room());
+  CHECK(wait_until([&] {
+    run.settle();
+    return run.engine().opens() == 2;
+  }));
+  CHECK_FALSE(run.service().waits_for_room());
+}
+
+TEST_CASE("simulation: opens and errors are counted by what became of them, in every generation") {
+  Run run(test_random()(), 4, {});
+  run.files()[1].size = 2 * kSlotBytes;
+  run.files()[2] = {.size = 2 * kSlotBytes, .bad_at = 0, .error = EILSEQ};
+  SimulatedClient& client = run.add_client({.streams = 1, .slots = 2});
+  const auto end = [&] {
+    run.settle();
+    client.take_all(0);
+    client.give_back_all(0);
+    CHECK_FALSE(client.is_open(0));
+  };
+  for (int generation = 0; generation < 2; ++generation) {
+    for (const std::uint64_t recording : {1, 2, 3}) {  // good, bad, missing
+      client.open_range(0, recording, 0, 2 * kSlotBytes);
+      end();
+    }
+    client.open_range(0, 1, 0, kSlotBytes);
+    client.close(0);
+    end();
+  }
+  const daemon::DiskStatistics& counted = run.statistics();
+  const auto opens = [&](Code code) { return counted.opens_by_code[static_cast<std::size_t>(code)].value(); };
+  CHECK(opens(Code::kOk) == 4);
+  CHECK(opens(Code::kNotFound) == 2);
+  CHECK(opens(Code::kCancelled) == 2);
+  CHECK(counted.opens.value() == 6);
+  CHECK(counted.errors.value() == 4);
+  CHECK(counted.errors_by_errno[EILSEQ].value() == 2);
+  CHECK(counted.errors_by_errno[ENOENT].value() == 2);
+  CHECK(counted.chunks.value() == 4);
+  CHECK(counted.bytes.value() == 4 * kSlotBytes);
+}
+
+TEST_CASE("simulation: a ring with work behind it is none without") {
+  Run run(test_random()(), 4, {});
+  run.files()[1].size = 100 * kSlotBytes;
+  SimulatedClient& client = run.add_client({.streams = 1, .slots = 2});
+  daemon::Connection& connection = *run.members()[0].connection;
+  connection.rings_without_work = 7;
+  client.open_range(0, 1, 0, 100 * kSlotBytes);
+  run.settle();
+  CHECK(connection.rings_without_work == 0);
+  client.take_all(0);
+  connection.rings_without_work = 7;
+  client.give_back_all(0);
+  run.settle();
+  CHECK(connection.rings_without_work == 0);
+}
+
+TEST_CASE("simulation: a reader who holds its window is woken to learn that its next stream is open") {
+  Run run(test_random()(), 4, {});
+  run.files()[1].size = 2 * kSlotBytes;
+  SimulatedClient& client = run.add_client({.streams = 1, .slots = 2});
+  client.open_range(0, 1, 0, 2 * kSlotBytes);
+  run.settle();
+  client.take_all(0);
+  REQUIRE(client.held(0) == 2);
+  client.open_range(0, 1, 0, 2 * kSlotBytes);
+  client.fall_asleep(0);
+  const std::uint64_t wakes = run.statistics().wakes.value();
+  run.settle();
+  CHECK(run.statistics().wakes.value() == wakes + 1);
+}
+
+TEST_CASE("simulation: of a stream that is closed nothing is ahead any more") {
+  Run run(test_random()(), 4, {.not_in_memory = 1}, {.is_rotational = true});
+  run.files()[1].size = 100 * kSlotBytes;
+  SimulatedClient& client = run.add_client({.streams = 2, .slots = 2});
+  client.open_range(0, 1, 0, 100 * kSlotBytes);
+  run.settle();
+  client.open(
+      {.opcode = shm::Opcode::kOpen, .stream = 1, .flags = shm::kOpenStatOnly, .recording = 1, .end = 1});
+  run.settle();
+  CHECK(run.statistics().ahead_bytes.value() > 0);
+  client.close(0);
+  client.take_all(1);
+  client.open(
+      {.opcode = shm::Opcode::kOpen, .stream = 1, .flags = shm::kOpenStatOnly, .recording = 1, .end = 1});
+  run.settle();
+  CHECK(run.statistics().ahead_bytes.value() == 0);
+}
+
+TEST_CASE("simulation: what streams wait for, and the list of them, as far as it goes") {
+  Run run(test_random()(), 4, {});
+  run.files()[1].size = 100 * kSlotBytes;
+  const auto listed = [&] {
+    std::vector<const daemon::Connection*> connections;
+    for (const auto& member : run.members()) connections.push_back(member.connection.get());
+    return nlohmann::json::parse(daemon::streams_json(connections, shm::now_ns()));
+  };
+  SimulatedClient& client = run.add_client({.streams = 2, .slots = 2});
+  client.open({.opcode = shm::Opcode::kOpen,
+               .stream = 1,
+               .priority = Priority::kExport,
+               .cache = CachePolicy::kDrop,
+               .recording = 1,
+               .begin = 100,
+               .end = 90 * kSlotBytes});
+  run.service().take_commands();
+  CHECK(listed()["streams"][0]["waits_for"] == "queue");
+  CHECK(listed()["streams"][0]["state"] == "queued");
+  run.settle_until_read(2);  // a slot each
+  CHECK(listed()["streams"][0]["waits_for"] == "disk");
+  run.settle();
+  auto all = listed();
+  CHECK(all["left_out"] == 0);
+  REQUIRE(all["streams"].size() == 1);
+  nlohmann::json& stream = all["streams"][0];
+  for (const char* const time : {"open_s", "waits_s"}) {
+    CHECK(stream[time] >= 0);
+    stream.erase(time);
+  }
+  const nlohmann::json expected = {{"connection", 1},
+                                   {"pid", 0},
+                                   {"uid", 0},
+                                   {"stream", 1},
+                                   {"generation", shm::kFirstIndex + 1},
+                                   {"recording", "0/1"},
+                                   {"begin", 100},
+                                   {"end", 90 * kSlotBytes},
+                                   {"position", 100 + 2 * kSlotBytes},
+                                   {"bytes", 2 * kSlotBytes},
+                                   {"priority", "export"},
+                                   {"cache", "drop"},
+                                   {"state", "reading"},
+                                   {"waits_for", "reader"}};
+  CHECK(stream == expected);
+  while (run.members().size() * shm::kMaxStreams <= daemon::kMaxStreamsListed) {
+    SimulatedClient& other = run.add_client({.streams = shm::kMaxStreams, .slots = 2});
+    for (std::uint32_t i = 0; i < shm::kMaxStreams; ++i) other.open_range(i, 1, 0, kSlotBytes);
+  }
+  run.service().take_commands();
+  CHECK(listed()["streams"].size() == daemon::kMaxStreamsListed);
+  CHECK(listed()["left_out"] == 1);
+}
+
+// ---- Recordings that grow
+
+// A recording whose size those see who follow it.
+class Growing {
+ public:
+  Growing(Run& run, std::uint64_t size) : run_(run), fd_(memfd_create("growing", MFD_CLOEXEC)) {
+    run.files()[kId].fd = fd_.get();
+    resize(size);
+  }
+  void resize(std::uint64_t size) {
+    if (ftruncate(fd_.get(), static_cast<off_t>(size)) != 0) throw TestFailure("cannot resize");
+    run_.files()[kId].size = size;
+  }
+  // Follows it from its begin on, until it is told to end.
+  static void follow(SimulatedClient& client) {
+    client.open({.opcode = shm::Opcode::kOpen,
+                 .flags = shm::kOpenFollow | shm::kOpenToEnd,
+                 .recording = kId,
+                 .quiet_ms = UINT64_MAX});
+  }
+  // Both sides, with looks at the recording, until `condition()`.
+  template <class Condition>
+  [[nodiscard]] bool go_on_until(SimulatedClient& client, Condition&& condition) {
+    return wait_until([&] {
+      looks_ += run_.service().look_for_growth() ? 1 : 0;
+      run_.settle();
+      client.take_all(0);
+      client.give_back_all(0);
+      return condition();
+    });
+  }
+  [[nodiscard]] int looks() const { return looks_; }
+
+  static constexpr std::uint64_t kId = 1;
+
+ private:
+  Run& run_;
+  shm::UniqueFd fd_;
+  int looks_ = 0;
+};
+
+TEST_CASE("simulation: nothing of a stream that followed a recording is left for the next on its channel") {
+  Run run(test_random()(), 4, {});
+  Growing recording(run, 3 * kSlotBytes + 7);
+  SimulatedClient& client = run.add_client({.streams = 1, .slots = 4});
+  const auto has_ended = [&] { return !client.is_open(0); };
+  // Told that it is finished before it was opened.
+  Growing::follow(client);
+  client.finish(0);
+  CHECK(recording.go_on_until(client, has_ended));
+  CHECK(client.last_terminal(0)->kind == shm::DescriptorKind::kEnd);
+  CHECK(client.bytes(0) == 3 * kSlotBytes + 7);
+  // The next has not been told.
+  Growing::follow(client);
+  CHECK(recording.go_on_until(client, [&] { return recording.looks() == 2; }));
+  CHECK(client.bytes(0) == 3 * kSlotBytes);
+  CHECK(client.is_open(0));
+  CHECK(run.statistics().streams_waiting.value() == 0);
+  recording.resize(5 * kSlotBytes);
+  CHECK(recording.go_on_until(client, [&] { return client.bytes(0) == 5 * kSlotBytes; }));
+  client.close(0);
+  CHECK(recording.go_on_until(client, has_ended));
+  // And this one follows nothing.
+  client.open_range(0, Growing::kId, 0, 2 * kSlotBytes + 1);
+  CHECK(recording.go_on_until(client, has_ended));
+  CHECK(client.bytes(0) == 2 * kSlotBytes + 1);
+  CHECK(run.problem() == "");
+  CHECK(run.leftovers() == "");
+}
+
+TEST_CASE("simulation: a recording that is followed and cut behind what was delivered is DataLoss") {
+  Run run(test_random()(), 4, {});
+  Growing recording(run, 3 * kSlotBytes + 7);
+  SimulatedClient& client = run.add_client({.streams = 1, .slots = 4});
+  Growing::follow(client);
+  CHECK(recording.go_on_until(client, [&] { return client.bytes(0) == 3 * kSlotBytes; }));
+  recording.resize(3 * kSlotBytes + 1);
+  CHECK(recording.go_on_until(client, [&] { return !client.is_open(0); }));
+  CHECK(client.last_terminal(0)->detail == shm::Detail::kTruncated);
+  CHECK(client.last_terminal(0)->offset == 3 * kSlotBytes + 1);
   CHECK(run.leftovers() == "");
 }
 
