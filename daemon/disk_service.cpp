@@ -7,6 +7,7 @@
 #include <cassert>
 #include <utility>
 
+#include "daemon/error_descriptor.h"
 #include "shm/clock.h"
 #include "shm/command.h"
 #include "shm/step.h"
@@ -24,13 +25,6 @@ shm::OldestOperation describe(const Operation& operation) {
           .since_ns = operation.submitted_ns,
           .recording = operation.recording.composite(),
           .offset = operation.offset + operation.done};
-}
-
-// Those that speak of the disk or its file system, rather than of the request.
-bool is_disk_error(int error) {
-  constexpr std::array kOfTheDisk = {EIO,    EREMOTEIO, ENODATA,   EILSEQ,    EBADMSG,   EUCLEAN,
-                                     ENODEV, ENOLINK,   ETIMEDOUT, ENOMEDIUM, ESHUTDOWN, ESTALE};
-  return std::ranges::find(kOfTheDisk, error) != kOfTheDisk.end();
 }
 
 std::optional<VisitPlan> make_plan(const DiskService::Setup& setup) {

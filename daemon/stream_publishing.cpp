@@ -81,8 +81,8 @@ void ServedStream::publish_in_order() {
     context_->operations.give_back(operation);
     if (!complete) {
       if (must_publish_) publish();
-      end_with(error != 0 ? error_descriptor(error == EIO ? Code::kDataLoss : code_from_errno(error),
-                                             Detail::kReadFailed, error, offset, file_->size)
+      end_with(error != 0 ? error_descriptor(code_of_read_error(error), Detail::kReadFailed, error, offset,
+                                             file_->size)
                           : error_descriptor(Code::kDataLoss, Detail::kTruncated, 0, offset, offset));
       return;
     }

@@ -202,7 +202,8 @@ void ServedStream::look_for_growth(std::uint64_t now_ns) {
   const std::int64_t size = SampleDir::size_now(*file_);
   if (size < 0) {
     const int error = static_cast<int>(-size);
-    return end_with(error_descriptor(code_from_errno(error), Detail::kReadFailed, error, next_, file_->size));
+    return end_with(
+        error_descriptor(code_of_read_error(error), Detail::kReadFailed, error, next_, file_->size));
   }
   const auto there = static_cast<std::uint64_t>(size);
   if (there < file_->size)

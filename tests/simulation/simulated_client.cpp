@@ -187,7 +187,8 @@ void SimulatedClient::take_terminal(Stream& stream, const Descriptor& descriptor
     case DescriptorKind::kError:
       if (descriptor.detail == shm::Detail::kReadFailed &&
           (file == files_.end() || descriptor.offset != std::max(file->second.bad_at, stream.command.begin) ||
-           descriptor.sys_errno != file->second.error))
+           descriptor.sys_errno != file->second.error ||
+           descriptor.code != static_cast<std::uint16_t>(Code::kDataLoss)))
         object("a read failed where the disk is good, or with another error");
       if (descriptor.detail == shm::Detail::kReadFailed && stream.next + kSlotBytes <= descriptor.offset)
         object("whole chunks before an error were not delivered");

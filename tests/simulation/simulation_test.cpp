@@ -211,6 +211,7 @@ std::string problem_of_seed(std::uint64_t seed, std::uint64_t& chunks) {
     SimulatedFile& file = run.files()[id];
     file.size = 1 + upto(choice, 20 * kSlotBytes);
     if (happens(choice, 0.2)) file.bad_at = upto(choice, file.size - 1);
+    if (happens(choice, 0.5)) file.error = ETIMEDOUT;
   }
   const auto geometry = [&]() -> shm::Geometry {
     return {.streams = static_cast<std::uint32_t>(1 + upto(choice, 3)),
@@ -495,6 +496,32 @@ TEST_CASE("simulation: a stream that finds the disk full of stuck operations is 
     return run.engine().opens() == 2;
   }));
   CHECK_FALSE(run.service().waits_for_room());
+}
+
+TEST_CASE("simulation: every errno of the disk is DataLoss there, and reported") {
+  const int error = GENERATE(EIO, EREMOTEIO, ENODATA, EILSEQ, EBADMSG, EUCLEAN, ENODEV, ENOLINK, ETIMEDOUT,
+                             ENOMEDIUM, ESHUTDOWN, ESTALE);
+  CAPTURE(error);
+  Run run(test_random()(), 4, {});
+  run.files()[1] = {.size = 4 * kSlotBytes, .bad_at = 2 * kSlotBytes + 5, .error = error};
+  SimulatedClient& client = run.add_client({.streams = 1, .slots = 8});
+  client.open_range(0, 1, 0, 4 * kSlotBytes);
+  run.settle();
+  client.take_all(0);
+  REQUIRE(client.last_terminal(0));
+  CHECK(client.last_terminal(0)->code == static_cast<std::uint16_t>(Code::kDataLoss));
+  CHECK(client.last_terminal(0)->sys_errno == error);
+  CHECK(client.bytes(0) == 2 * kSlotBytes);
+  CHECK(run.problem() == "");
+  REQUIRE(run.reports().size() == 1);
+  const daemon::OperationReport& report = run.reports()[0];
+  CHECK(report.error == error);
+  CHECK_FALSE(report.is_slow);
+  CHECK(report.operation.operation == shm::DiskOperation::kRead);
+  CHECK(report.operation.recording == 1);
+  CHECK(report.operation.offset == 2 * kSlotBytes + 5);
+  CHECK(report.length == 2 * kSlotBytes - 5);  // what was left of the read
+  CHECK(report.connection == 1);
 }
 
 TEST_CASE("simulation: opens and errors are counted by what became of them, in every generation") {
