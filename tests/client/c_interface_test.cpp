@@ -57,11 +57,11 @@ struct Answer {
 };
 
 // nvr_next with `allowance` allocations.
-Answer next_with(nvr_stream* stream, int allowance) {
+Answer next_with(nvr_stream* stream, int allowance, std::int64_t timeout_ms = NVR_FOREVER) {
   nvr_chunk* chunk = nullptr;
   nvr_error* error = nullptr;
   allocations_left = allowance;
-  Answer answer{.result = nvr_next(stream, NVR_FOREVER, &chunk, &error)};
+  Answer answer{.result = nvr_next(stream, timeout_ms, &chunk, &error)};
   allocations_left = -1;
   if (chunk != nullptr) {
     answer.offset = nvr_chunk_offset(chunk);
@@ -134,6 +134,35 @@ TEST_CASE("C: an error for which there is no memory does not become a good end",
     nvr_stream_free(stream);
   }
   CHECK(told > 0);
+  nvr_client_free(client);
+}
+
+TEST_CASE("C: a stream that ran out of memory in mid-call is given up", "[once]") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, kChunkBytes);
+  const DaemonProcess daemon = site.start();
+  nvr_client* const client = nvr_connect(daemon.socket().c_str(), nullptr, nullptr);
+  REQUIRE(client != nullptr);
+  const nvr_request request = {.size = sizeof(nvr_request),
+                               .recording = file.id.composite(),
+                               .begin = 0,
+                               .end = NVR_TO_END,
+                               .priority = NVR_PLAYBACK,
+                               .cache = NVR_CACHE_NORMAL,
+                               .follow_ms = 0};
+  daemon.stop();  // so that there is nothing to say but that there is nothing
+  nvr_stream* const stream = nvr_open(client, &request, nullptr);
+  REQUIRE(stream != nullptr);
+  Answer answer = next_with(stream, 0, 0);
+  CHECK(answer.code == NVR_RESOURCE_EXHAUSTED);  // nothing was lost
+  answer = next_with(stream, -1, 0);
+  CHECK(answer.code == NVR_DEADLINE_EXCEEDED);
+  // What is handed out is there, and what is to be said is not.
+  answer = next_with(stream, 1, 0);
+  CHECK(answer.code == NVR_ABORTED);
+  CHECK(next_with(stream, -1, 0).result == NVR_END);
+  nvr_stream_free(stream);
+  daemon.go_on();
   nvr_client_free(client);
 }
 

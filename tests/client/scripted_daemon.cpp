@@ -3,11 +3,11 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <array>
 
 #include "shm/clock.h"
-#include "shm/disk_state.h"
 #include "shm/futex.h"
 #include "shm/socket.h"
 #include "tests/support/environment.h"
@@ -35,7 +35,13 @@ ScriptedDaemon::ScriptedDaemon(Welcoming welcoming)
       w_(must(shm::OwnedSegment::create(shm::SegmentKind::kWrite, geometry_.write_bytes()))),
       doorbell_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   const shm::WritableView r(r_.mapping().data(), geometry_);
+  const shm::ReadableView w(w_.mapping().data(), geometry_);
   descriptors_.emplace(r.publication(0), r.descriptors(0), geometry_.descriptor_capacity(), shm::kFirstIndex);
+  command_ring_.emplace(w.write_header(), w.commands(), geometry_.command_capacity(), shm::kFirstIndex);
+  return_ring_.emplace(w.credit(0), w.returns(0), geometry_.slots, shm::kFirstIndex);
+  sleeper_.emplace(r.read_header().need_doorbell);
+  if (welcoming_.socket.empty()) welcoming_.socket = root_ / "socket";
+  unlink(socket().c_str());
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   socket().copy(address.sun_path, sizeof(address.sun_path) - 1);
@@ -79,19 +85,67 @@ void ScriptedDaemon::greet_one() {
     static_cast<void>(shm::receive_message(socket_.get(), buffer).has_value());
 }
 
-void ScriptedDaemon::publish(const shm::Descriptor& content) {
+void ScriptedDaemon::publish(const shm::Descriptor& content, std::uint32_t nth) {
+  shm::Descriptor descriptor = content;
+  if (descriptor.generation == 0) descriptor.generation = shm::kFirstIndex + nth;
+  publish_unseen(descriptor);
+  shm::futex_wake_one(descriptors_->futex_word());
+}
+
+void ScriptedDaemon::publish_unseen(const shm::Descriptor& content) {
   wait_for_client();
   shm::Descriptor descriptor = content;
   if (descriptor.generation == 0) descriptor.generation = shm::kFirstIndex + 1;
   descriptors_->put(descriptor);
   descriptors_->publish();
-  shm::futex_wake_one(descriptors_->futex_word());
 }
 
-void ScriptedDaemon::refuse_opens() {
+void ScriptedDaemon::show_disk(const shm::OldestOperation& oldest, bool refuses_opens) {
   wait_for_client();
   const shm::WritableView r(r_.mapping().data(), geometry_);
-  shm::write_disk_state(r.read_header().disk, {}, true);
+  shm::write_disk_state(r.read_header().disk, oldest, refuses_opens);
+}
+
+void ScriptedDaemon::beat() {
+  wait_for_client();
+  const shm::WritableView r(r_.mapping().data(), geometry_);
+  r.read_header().heartbeat.fetch_add(1);
+}
+
+void ScriptedDaemon::announce_sleep() {
+  wait_for_client();
+  static_cast<void>(rings());
+  sleeper_->announce();
+}
+
+std::uint64_t ScriptedDaemon::rings() {
+  std::uint64_t count = 0;
+  return read(doorbell_.get(), &count, sizeof(count)) == sizeof(count) ? count : 0;
+}
+
+const std::vector<shm::Command>& ScriptedDaemon::commands() {
+  wait_for_client();
+  const auto keep = [this](const shm::Command& command) {
+    commands_.push_back(command);
+    return true;
+  };
+  if (!command_ring_->take(keep)) throw TestFailure("the command ring overflowed");
+  return commands_;
+}
+
+const std::vector<std::uint32_t>& ScriptedDaemon::returned() {
+  wait_for_client();
+  const auto keep = [this](std::uint32_t slot) {
+    returned_.push_back(slot);
+    return true;
+  };
+  if (!return_ring_->take(keep)) throw TestFailure("the return ring overflowed");
+  return returned_;
+}
+
+bool ScriptedDaemon::is_reader_asleep() {
+  wait_for_client();
+  return shm::is_asleep(shm::ReadableView(w_.mapping().data(), geometry_).credit(0).waiting.load());
 }
 
 void ScriptedDaemon::corrupt_head() {
@@ -100,10 +154,10 @@ void ScriptedDaemon::corrupt_head() {
   r.publication(0).head.fetch_add(geometry_.descriptor_capacity() + 1);
 }
 
-int ScriptedDaemon::flood() {
+int ScriptedDaemon::flood(int most) {
   wait_for_client();
   int sent = 0;
-  while (sent < 10'000 && shm::send_message(socket_.get(), shm::Published{})) ++sent;
+  while (sent < most && shm::send_message(socket_.get(), shm::Published{})) ++sent;
   return sent;
 }
 

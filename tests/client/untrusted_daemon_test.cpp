@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
@@ -16,14 +17,7 @@ namespace {
 using shm::Descriptor;
 using shm::DescriptorKind;
 
-constexpr std::uint64_t kSize = 3 * kChunkBytes;
-
-Descriptor opened() {
-  return {.kind = DescriptorKind::kOpened, .file_inode = 1, .file_size = kSize};
-}
-Descriptor chunk(std::uint16_t slot, std::uint64_t offset, std::uint32_t length = kChunkBytes) {
-  return {.kind = DescriptorKind::kChunk, .slot = slot, .length = length, .offset = offset};
-}
+constexpr std::uint64_t kSize = kScriptedSize;
 
 // A client and a stream of [0, kSize) at a daemon of one's own.
 struct Scene {
@@ -215,6 +209,8 @@ TEST_CASE("memory or a doorbell that is something else is refused") {
   const shm::UniqueFd read_end(ends[0]);
   const shm::UniqueFd write_end(ends[1]);
   const shm::UniqueFd blocking(eventfd(0, EFD_CLOEXEC));
+  shm::UniqueFd socket_end;
+  shm::UniqueFd other_end;
   Welcoming welcoming;
   SECTION("R is too small") {
     welcoming.r = small.get();
@@ -233,6 +229,12 @@ TEST_CASE("memory or a doorbell that is something else is refused") {
   }
   SECTION("the doorbell is a pipe") {
     welcoming.doorbell = write_end.get();
+  }
+  SECTION("the doorbell is a socket") {
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
+    socket_end.reset(ends[0]);
+    other_end.reset(ends[1]);
+    welcoming.doorbell = socket_end.get();
   }
   SECTION("the doorbell would block") {
     welcoming.doorbell = blocking.get();
@@ -289,7 +291,7 @@ TEST_CASE("that a daemon refused opens is no reason any more once it has gone") 
                                                    .timeout = kLongEnough,
                                                    .resume = std::chrono::hours(1)});
   REQUIRE(client.has_value());
-  daemon->refuse_opens();
+  daemon->show_disk({}, true);
   const auto refused = client->open({.recording = {1, 1}});
   REQUIRE_FALSE(refused.has_value());
   CHECK_THAT(refused.error().message, Catch::Contains("--fail-fast"));

@@ -3,6 +3,7 @@
 
 #include <catch2/catch.hpp>
 #include <cerrno>
+#include <initializer_list>
 
 namespace nvr {
 namespace {
@@ -31,16 +32,30 @@ TEST_CASE("recording id: nothing else is a name") {
 }
 
 TEST_CASE("errno: maps to the canonical code, and keeps its text") {
-  CHECK(code_from_errno(ENOENT) == Code::kNotFound);
-  CHECK(code_from_errno(EACCES) == Code::kPermissionDenied);
-  CHECK(code_from_errno(EIO) == Code::kDataLoss);
-  CHECK(code_from_errno(ELOOP) == Code::kFailedPrecondition);
-  CHECK(code_from_errno(EMFILE) == Code::kResourceExhausted);
-  CHECK(code_from_errno(EPIPE) == Code::kUnavailable);
-  CHECK(code_from_errno(12345) == Code::kInternal);
+  const auto all_are = [](std::initializer_list<int> numbers, Code code) {
+    for (const int number : numbers) {
+      CAPTURE(number);
+      CHECK(code_from_errno(number) == code);
+    }
+  };
+  all_are({0}, Code::kOk);
+  all_are({ENOENT}, Code::kNotFound);
+  all_are({EACCES, EPERM}, Code::kPermissionDenied);
+  all_are({ELOOP, ENOTDIR, EISDIR, ENXIO, ENODEV, EXDEV}, Code::kFailedPrecondition);
+  all_are({EIO, EUCLEAN, EBADMSG}, Code::kDataLoss);
+  all_are({ENOMEM, ENFILE, EMFILE, ENOSPC, EDQUOT, ENOBUFS, ETOOMANYREFS}, Code::kResourceExhausted);
+  all_are({ECONNREFUSED, ECONNRESET, ECONNABORTED, EPIPE, ENOTCONN, EAGAIN, ESHUTDOWN}, Code::kUnavailable);
+  all_are({ETIMEDOUT}, Code::kDeadlineExceeded);
+  all_are({EINVAL}, Code::kInvalidArgument);
+  all_are({EEXIST, EADDRINUSE}, Code::kAlreadyExists);
+  all_are({ENOSYS, EOPNOTSUPP}, Code::kUnimplemented);
+  all_are({ECANCELED}, Code::kCancelled);
+  all_are({12345, EBADF}, Code::kInternal);
   const Error error = fail_errno(ENOENT, "cannot open x").value();
   CHECK(error.sys_errno == ENOENT);
   CHECK(error.message.find("cannot open x: No such file") == 0);
+  CHECK(to_string(Code::kAborted) == "Aborted");
+  CHECK(to_string(Code::kOutOfRange) == "OutOfRange");
   CHECK(to_string(Code::kDataLoss) == "DataLoss");
   CHECK(to_string(static_cast<Code>(99)) == "Unknown");
 }

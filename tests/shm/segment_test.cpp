@@ -9,8 +9,12 @@
 
 #include <catch2/catch.hpp>
 #include <cerrno>
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
+
+#include "tests/support/proc.h"
 
 namespace nvr::shm {
 namespace {
@@ -59,17 +63,60 @@ TEST_CASE("segment: W is shared both ways and cannot be truncated under the daem
   CHECK(ftruncate(fd->get(), 2 * kBytes) != 0);
 }
 
-TEST_CASE("segment: the client refuses memory of another size or without seals") {
+TEST_CASE("segment: seals and close-on-exec of what clients get") {
+  constexpr int kBoth = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+  for (const auto& [kind, seals] :
+       {std::pair(SegmentKind::kRead, kBoth | F_SEAL_FUTURE_WRITE), std::pair(SegmentKind::kWrite, kBoth)}) {
+    const auto owned = OwnedSegment::create(kind, kBytes);
+    REQUIRE(owned.has_value());
+    const auto fd = owned->descriptor_for_client();
+    REQUIRE(fd.has_value());
+    CHECK(fcntl(fd->get(), F_GET_SEALS) == seals);
+    CHECK(fcntl(fd->get(), F_GETFD) == FD_CLOEXEC);
+  }
+}
+
+std::string permissions_at(const void* address) {
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  for (const test::MapEntry& map : test::mappings_of(getpid()))
+    if (map.begin <= at && at < map.end) return map.permissions;
+  return "none";
+}
+
+TEST_CASE("segment: each region has one writer") {
+  for (const auto kind : {SegmentKind::kRead, SegmentKind::kWrite}) {
+    const auto owned = OwnedSegment::create(kind, kBytes);
+    REQUIRE(owned.has_value());
+    const auto fd = owned->descriptor_for_client();
+    REQUIRE(fd.has_value());
+    const auto attached = attach_segment(kind, fd->get(), kBytes);
+    REQUIRE(attached.has_value());
+    const bool is_r = kind == SegmentKind::kRead;
+    CHECK(permissions_at(owned->mapping().data()) == (is_r ? "rw-s" : "r--s"));
+    CHECK(permissions_at(attached->data()) == (is_r ? "r--s" : "rw-s"));
+  }
+}
+
+TEST_CASE("segment: the client refuses memory of another size or without all seals") {
   auto owned = OwnedSegment::create(SegmentKind::kRead, kBytes);
   REQUIRE(owned.has_value());
   auto fd = owned->descriptor_for_client();
   REQUIRE(fd.has_value());
-  const auto wrong_size = attach_segment(SegmentKind::kRead, fd->get(), kBytes + 4096);
-  REQUIRE_FALSE(wrong_size.has_value());
-  CHECK(wrong_size.error().code == Code::kFailedPrecondition);
-  const UniqueFd unsealed(memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  REQUIRE(ftruncate(unsealed.get(), kBytes) == 0);
-  CHECK_FALSE(attach_segment(SegmentKind::kRead, unsealed.get(), kBytes).has_value());
+  for (const std::uint64_t wrong : {kBytes - 4096, kBytes + 4096}) {
+    const auto wrong_size = attach_segment(SegmentKind::kRead, fd->get(), wrong);
+    REQUIRE_FALSE(wrong_size.has_value());
+    CHECK(wrong_size.error().code == Code::kFailedPrecondition);
+  }
+  constexpr int kSeals[] = {F_SEAL_FUTURE_WRITE, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_SEAL};
+  for (const int missing : kSeals) {
+    CAPTURE(missing);
+    const UniqueFd memory(memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    REQUIRE(ftruncate(memory.get(), kBytes) == 0);
+    for (const int seal : kSeals) {
+      if (seal != missing) REQUIRE(fcntl(memory.get(), F_ADD_SEALS, seal) == 0);
+    }
+    CHECK_FALSE(attach_segment(SegmentKind::kRead, memory.get(), kBytes).has_value());
+  }
 }
 
 TEST_CASE("segment: held_elsewhere is exact about descriptors and mappings of others") {

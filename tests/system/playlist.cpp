@@ -206,6 +206,37 @@ TEST_CASE(
   CHECK(problem_taking(playlist, programme, 3) == "");
 }
 
+TEST_CASE("a playlist names the slice that it reads, past empty ones") {
+  const Site site;
+  Programme programme;
+  const RecordingFile file = site.record({1, 1}, 2 * kChunkBytes);
+  programme.add(file);
+  for (int i = 0; i < 2; ++i) programme.add(file, 7, 7);
+  programme.add(file, 5, file.size);
+  const DaemonProcess daemon = site.start();
+  Client client = connect_to(daemon);
+  Playlist playlist = open_playlist(client, programme);
+  std::vector<std::size_t> slices;
+  for (auto& chunk : playlist) {
+    REQUIRE(chunk.has_value());
+    slices.push_back(playlist.slice());
+  }
+  CHECK(slices == std::vector<std::size_t>{0, 0, 3, 3});
+}
+
+TEST_CASE("a playlist that failed keeps no stream open") {
+  const Site site;
+  Programme programme;
+  programme.add({.id = {1, 2}, .path = "", .size = kChunkBytes, .seed = 2});  // there is none
+  programme.add(site.record({1, 1}, 20 * kChunkBytes));
+  const DaemonProcess daemon = site.start();
+  Client client = connect_to(daemon, {.streams = 2, .slots_per_stream = 4});
+  Playlist playlist = open_playlist(client, programme);
+  CHECK(code_of(playlist.next()) == Code::kNotFound);
+  CHECK(daemon.wait_for_total("opens", 2));  // it looked ahead
+  CHECK(daemon.wait_for_total("streams_open", 0));
+}
+
 TEST_CASE("slices that are none are refused by name, and a playlist of nothing is at its end", "[once]") {
   const Site site;
   const DaemonProcess daemon = site.start();
