@@ -66,10 +66,11 @@ void Connection::attach(DiskContext& context) {
 }
 
 bool Connection::wake_event_loop() {
-  if (!event_loop_.should_ring()) return false;
-  // A client that does not read its socket finds it readable already.
-  static_cast<void>(shm::send_message(socket_, shm::Published{}));
-  return true;
+  return event_loop_.ring_if_asleep([this] {
+    // A client that does not read its socket finds it readable already.
+    static_cast<void>(shm::send_message(socket_, shm::Published{}));
+    return true;
+  });
 }
 
 void Connection::stream_opened() {

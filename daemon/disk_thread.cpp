@@ -199,17 +199,19 @@ void DiskThread::detach(Connection& connection) {
 // S1 to S4 of shm/wake.h, for all connections at once.
 void DiskThread::sleep() {
   if (spin()) return;
-  for (Connection* const connection : service_->connections()) connection->sleeper().announce();
-  if (!take_all()) {
-    statistics_.sleeps.add();
-    const int rest_ms = engine_->wait(timeout_ms());
-    doorbells_.drain(rest_ms, [this](std::uint32_t id) {
-      if (id != kMailDoorbell && by_doorbell_[id] != nullptr) on_ring(*by_doorbell_[id]);
-    });
-    if (muted_ > 0) unmute_all();
-  }
-  // Before anything is looked at again: who skips its ring because it rang before must be seen now.
-  for (Connection* const connection : service_->connections()) connection->sleeper().retire();
+  const auto for_each_sleeper = [this](auto&& call) {
+    for (Connection* const connection : service_->connections()) call(connection->sleeper());
+  };
+  shm::sleep_unless(
+      for_each_sleeper, [this] { return take_all(); },
+      [this] {
+        statistics_.sleeps.add();
+        const int rest_ms = engine_->wait(timeout_ms());
+        doorbells_.drain(rest_ms, [this](std::uint32_t id) {
+          if (id != kMailDoorbell && by_doorbell_[id] != nullptr) on_ring(*by_doorbell_[id]);
+        });
+        if (muted_ > 0) unmute_all();
+      });
 }
 
 // For how long to sleep, if nothing happens.
@@ -273,7 +275,11 @@ void DiskThread::update_activity() {
   if ((active_.load(std::memory_order_relaxed) != 0) == active) return;
   active_.store(active ? 1 : 0,
                 std::memory_order_seq_cst);  // pairs with the control thread's Sleeper::announce()
-  if (active && heartbeat_.should_ring()) ring(control_wakeup_);
+  if (!active) return;
+  heartbeat_.ring_if_asleep([this] {
+    ring(control_wakeup_);
+    return true;
+  });
 }
 
 }  // namespace nvr::daemon

@@ -141,10 +141,8 @@ void ServedStream::publish() {
   descriptors_.publish();
   must_publish_ = false;
   NVR_STEP("daemon.published");
-  if (reader_.should_ring()) {
-    if (!shm::futex_wake_one(descriptors_.futex_word())) reader_.take_back();
+  if (reader_.ring_if_asleep([this] { return shm::futex_wake_one(descriptors_.futex_word()); }))
     context_->statistics.wakes.add();
-  }
   NVR_STEP("daemon.woke");
   if (connection_->wake_event_loop()) context_->statistics.wakes.add();
 }

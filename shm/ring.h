@@ -10,6 +10,8 @@
 //      `published - seen <= capacity`.
 //   3. Every cell is copied once; what is used afterwards is the copy.
 // Indices wrap at 2^32; all arithmetic on them is unsigned.
+//
+// Each is a template over its memory (shm/memory.h). The programs use the aliases at the end.
 #pragma once
 
 #include <array>
@@ -18,6 +20,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "shm/memory.h"
 #include "shm/protocol.h"
 #include "shm/step.h"
 
@@ -35,10 +38,13 @@ namespace nvr::shm {
 // ---- Descriptors: disk thread -> client
 // --------------------------------------------------------------------------
 
-class DescriptorProducer {
+template <class Memory>
+class BasicDescriptorProducer {
+  using Header = typename Memory::PublicationHeader;
+  using Cell = typename Memory::DescriptorCell;
+
  public:
-  DescriptorProducer(PublicationHeader& shared, Descriptor* ring, std::uint32_t capacity,
-                     std::uint32_t first_index)
+  BasicDescriptorProducer(Header& shared, Cell* ring, std::uint32_t capacity, std::uint32_t first_index)
       : shared_(&shared), ring_(ring), mask_(capacity - 1), next_(first_index) {
     assert(std::has_single_bit(capacity));
     shared_->head.store(first_index);
@@ -53,20 +59,24 @@ class DescriptorProducer {
   // Sleeper::announce).
   void publish() { shared_->head.store(next_, std::memory_order_seq_cst); }
 
-  [[nodiscard]] const Word& futex_word() const { return shared_->head; }
+  [[nodiscard]] const typename Memory::Word& futex_word() const { return shared_->head; }
   [[nodiscard]] std::uint32_t index() const { return next_; }
 
  private:
-  PublicationHeader* shared_;
-  Descriptor* ring_;
+  Header* shared_;
+  Cell* ring_;
   std::uint32_t mask_;
   std::uint32_t next_;
 };
 
-class DescriptorConsumer {
+template <class Memory>
+class BasicDescriptorConsumer {
+  using Header = typename Memory::PublicationHeader;
+  using Cell = typename Memory::DescriptorCell;
+
  public:
-  DescriptorConsumer(const PublicationHeader& shared, const Descriptor* ring, std::uint32_t capacity,
-                     std::uint32_t first_index)
+  BasicDescriptorConsumer(const Header& shared, const Cell* ring, std::uint32_t capacity,
+                          std::uint32_t first_index)
       : shared_(&shared), ring_(ring), mask_(capacity - 1), next_(first_index), seen_head_(first_index) {}
 
   enum class Look { kEmpty, kReady, kCorrupt };
@@ -90,12 +100,12 @@ class DescriptorConsumer {
   }
 
   // For the futex: sleep while the word still has this value.
-  [[nodiscard]] const Word& futex_word() const { return shared_->head; }
+  [[nodiscard]] const typename Memory::Word& futex_word() const { return shared_->head; }
   [[nodiscard]] std::uint32_t seen_head() const { return seen_head_; }
 
  private:
-  const PublicationHeader* shared_;
-  const Descriptor* ring_;
+  const Header* shared_;
+  const Cell* ring_;
   std::uint32_t mask_;
   std::uint32_t next_;
   std::uint32_t seen_head_;
@@ -104,9 +114,13 @@ class DescriptorConsumer {
 // ---- Returned slots: client -> disk thread
 // --------------------------------------------------------------------------
 
-class ReturnProducer {
+template <class Memory>
+class BasicReturnProducer {
+  using Header = typename Memory::CreditHeader;
+  using Cell = typename Memory::ReturnCell;
+
  public:
-  ReturnProducer(CreditHeader& shared, Word* ring, std::uint32_t capacity, std::uint32_t first_index)
+  BasicReturnProducer(Header& shared, Cell* ring, std::uint32_t capacity, std::uint32_t first_index)
       : shared_(&shared), ring_(ring), mask_(capacity - 1), next_(first_index) {
     shared_->return_tail.store(first_index);
   }
@@ -121,16 +135,20 @@ class ReturnProducer {
   }
 
  private:
-  CreditHeader* shared_;
-  Word* ring_;
+  Header* shared_;
+  Cell* ring_;
   std::uint32_t mask_;
   std::uint32_t next_;
 };
 
-class ReturnConsumer {
+template <class Memory>
+class BasicReturnConsumer {
+  using Header = typename Memory::CreditHeader;
+  using Cell = typename Memory::ReturnCell;
+
  public:
-  ReturnConsumer(const CreditHeader& shared, const Word* ring, std::uint32_t capacity,
-                 std::uint32_t first_index)
+  BasicReturnConsumer(const Header& shared, const Cell* ring, std::uint32_t capacity,
+                      std::uint32_t first_index)
       : shared_(&shared), ring_(ring), mask_(capacity - 1), seen_(first_index) {}
 
   // Calls on_slot(number) for each slot returned since the last call; on_slot says false to object (a number
@@ -148,8 +166,8 @@ class ReturnConsumer {
   }
 
  private:
-  const CreditHeader* shared_;
-  const Word* ring_;
+  const Header* shared_;
+  const Cell* ring_;
   std::uint32_t mask_;
   std::uint32_t seen_;
 };
@@ -157,9 +175,13 @@ class ReturnConsumer {
 // ---- Commands: client -> disk thread
 // -------------------------------------------------------------------------------
 
-class CommandProducer {
+template <class Memory>
+class BasicCommandProducer {
+  using Header = typename Memory::WriteHeader;
+  using Cell = typename Memory::CommandCell;
+
  public:
-  CommandProducer(WriteHeader& shared, CommandCell* ring, std::uint32_t capacity, std::uint32_t first_index)
+  BasicCommandProducer(Header& shared, Cell* ring, std::uint32_t capacity, std::uint32_t first_index)
       : shared_(&shared), ring_(ring), mask_(capacity - 1), next_(first_index) {
     shared_->command_tail.store(first_index);
   }
@@ -168,23 +190,27 @@ class CommandProducer {
   // CommandConsumer::take and with Sleeper::announce in the disk thread.
   void put(const Command& command) {
     const auto words = std::bit_cast<std::array<std::uint64_t, 8>>(command);
-    CommandCell& cell = ring_[next_++ & mask_];
+    Cell& cell = ring_[next_++ & mask_];
     for (std::size_t i = 0; i < words.size(); ++i) cell.words[i].store(words[i], std::memory_order_relaxed);
     NVR_STEP("ring.command_written");
     shared_->command_tail.store(next_, std::memory_order_seq_cst);
   }
 
  private:
-  WriteHeader* shared_;
-  CommandCell* ring_;
+  Header* shared_;
+  Cell* ring_;
   std::uint32_t mask_;
   std::uint32_t next_;
 };
 
-class CommandConsumer {
+template <class Memory>
+class BasicCommandConsumer {
+  using Header = typename Memory::WriteHeader;
+  using Cell = typename Memory::CommandCell;
+
  public:
-  CommandConsumer(const WriteHeader& shared, const CommandCell* ring, std::uint32_t capacity,
-                  std::uint32_t first_index)
+  BasicCommandConsumer(const Header& shared, const Cell* ring, std::uint32_t capacity,
+                       std::uint32_t first_index)
       : shared_(&shared), ring_(ring), mask_(capacity - 1), seen_(first_index) {}
 
   // Calls on_command(copy) for each command posted since the last call; on_command says false to object.
@@ -195,7 +221,7 @@ class CommandConsumer {
     const std::uint32_t tail = shared_->command_tail.load(std::memory_order_seq_cst);
     if (!motion(tail, seen_, mask_ + 1)) return false;
     while (seen_ != tail) {
-      const CommandCell& cell = ring_[seen_++ & mask_];
+      const Cell& cell = ring_[seen_++ & mask_];
       std::array<std::uint64_t, 8> words;
       for (std::size_t i = 0; i < words.size(); ++i) words[i] = cell.words[i].load(std::memory_order_relaxed);
       if (!on_command(std::bit_cast<Command>(words))) return false;
@@ -204,10 +230,20 @@ class CommandConsumer {
   }
 
  private:
-  const WriteHeader* shared_;
-  const CommandCell* ring_;
+  const Header* shared_;
+  const Cell* ring_;
   std::uint32_t mask_;
   std::uint32_t seen_;
 };
+
+// ---- As the programs use them
+// --------------------------------------------------------------------------------------
+
+using DescriptorProducer = BasicDescriptorProducer<SharedMemory>;
+using DescriptorConsumer = BasicDescriptorConsumer<SharedMemory>;
+using ReturnProducer = BasicReturnProducer<SharedMemory>;
+using ReturnConsumer = BasicReturnConsumer<SharedMemory>;
+using CommandProducer = BasicCommandProducer<SharedMemory>;
+using CommandConsumer = BasicCommandConsumer<SharedMemory>;
 
 }  // namespace nvr::shm

@@ -13,26 +13,34 @@
 // the store buffer while the following load is served.
 //
 // One ring per odd value is enough, if it ends that sleep even when it comes before S3. A waker that skips
-// W3 has read, in W2, an odd value for which it rang before; after the sleep the sleeper looks for work once
+// W3 has read, in W2, an odd value that was rung for before; after the sleep the sleeper looks for work once
 // more, and that look comes after this waker's W1. An edge of the eventfd and a readable socket do end the
 // sleep. A futex wake that comes before S3 is lost, and the value compare makes up for it only where the work
-// came after the sleeper's last look; but W1 may lie before S1 and W2 after it. So such a ring counts only if
-// it woke somebody: otherwise the waker takes it back, and rings again for what it publishes next.
+// came after the sleeper's last look; but W1 may lie before S1 and W2 after it. So a ring counts only if it
+// woke somebody: otherwise the waker rings again for what it publishes next.
+//
+// A waker records its ring after it has rung. One that recorded first could be descheduled in between, and
+// the ring of every other thread that shares the Waker would be skipped meanwhile.
+//
+// tests/proof explores this code exhaustively.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 
+#include "shm/memory.h"
 #include "shm/protocol.h"
 
 namespace nvr::shm {
 
 // The sleeper's side; the only writer of its epoch word.
-class Sleeper {
+template <class Memory>
+class BasicSleeper {
  public:
-  explicit Sleeper(Word& epoch) : epoch_(&epoch) {}
+  explicit BasicSleeper(typename Memory::Word& epoch) : epoch_(&epoch) {}
 
-  // S1; pairs with Waker::should_ring(). Calling it again while announced starts a new epoch, rung for anew.
+  // S1; pairs with Waker::ring_if_asleep(). Calling it again while announced starts a new epoch, rung for
+  // anew.
   void announce() {
     value_ = (value_ + 1) | 1;
     epoch_->store(value_, std::memory_order_seq_cst);
@@ -45,33 +53,46 @@ class Sleeper {
   }
 
  private:
-  Word* epoch_;
+  typename Memory::Word* epoch_;
   std::uint32_t value_ = 0;  // what the word holds; the daemon creates segments zeroed
 };
+
+// S1 to S4. `for_each_sleeper(f)` calls f(sleeper) for every epoch word that this thread's sleep shows in;
+// `look_again()` says whether there is work after all; `sleep()` waits for a ring.
+template <class ForEachSleeper, class LookAgain, class Sleep>
+void sleep_unless(ForEachSleeper&& for_each_sleeper, LookAgain&& look_again, Sleep&& sleep) {
+  for_each_sleeper([](auto& sleeper) { sleeper.announce(); });
+  if (!look_again()) sleep();
+  for_each_sleeper([](auto& sleeper) { sleeper.retire(); });
+}
 
 // The waker's side; may be shared by threads (two may ring for one epoch, which is harmless). Believes
 // nothing of the word but "differs from the odd value I last rang for", so a hostile sleeper gets at most one
 // ring for each of its own stores that the waker happens to see, or for each publication.
-class Waker {
+template <class Memory>
+class BasicWaker {
  public:
-  explicit Waker(const Word& epoch) : epoch_(&epoch) {}
+  explicit BasicWaker(const typename Memory::Word& epoch) : epoch_(&epoch) {}
 
-  // W2 and W3's condition; call after publishing. True: ring now.
-  [[nodiscard]] bool should_ring() {
+  // W2 and W3; call after publishing. Calls `ring()` if the sleeper is asleep and has not been rung for.
+  // `ring` says whether the ring ends the sleep: one that reached nobody and left no trace does not. Returns
+  // whether it was called.
+  template <class Ring>
+  bool ring_if_asleep(Ring&& ring) {
     const std::uint32_t value = epoch_->load(std::memory_order_seq_cst);  // pairs with Sleeper::announce()
-    const std::atomic_ref rung_for(rung_for_);
-    if (!is_asleep(value) || value == rung_for.load(std::memory_order_relaxed)) return false;
-    rung_for.store(value, std::memory_order_relaxed);
+    if (!is_asleep(value) || value == rung_for_.load(std::memory_order_relaxed)) return false;
+    if (ring()) rung_for_.store(value, std::memory_order_relaxed);  // after the ring, never before
     return true;
   }
   // A hint: nobody comes before somebody has rung, and time has passed.
   [[nodiscard]] bool sees_sleeper() const { return is_asleep(epoch_->load(std::memory_order_relaxed)); }
-  // The ring came to nobody and left no trace: it does not count.
-  void take_back() { std::atomic_ref(rung_for_).store(0, std::memory_order_relaxed); }
 
  private:
-  const Word* epoch_;
-  std::uint32_t rung_for_ = 0;
+  const typename Memory::Word* epoch_;
+  typename Memory::Word rung_for_{0};  // private to the waker's process
 };
+
+using Sleeper = BasicSleeper<SharedMemory>;
+using Waker = BasicWaker<SharedMemory>;
 
 }  // namespace nvr::shm

@@ -259,11 +259,13 @@ void Connection::break_promise(std::uint32_t index) {
 // W2 and W3 of shm/wake.h; call after publishing to W.
 void Connection::ring() {
   NVR_STEP("client.shown");
-  if (!daemon_.should_ring()) return;
-  NVR_STEP("client.about_to_ring");
-  const std::uint64_t one = 1;
-  static_cast<void>(
-      !write(doorbell_.get(), &one, sizeof(one)));  // fails only when the counter is full: it has rung
+  daemon_.ring_if_asleep([this] {
+    NVR_STEP("client.about_to_ring");
+    const std::uint64_t one = 1;
+    // Fails only when the counter is full: it has rung.
+    static_cast<void>(!write(doorbell_.get(), &one, sizeof(one)));
+    return true;
+  });
 }
 
 void Connection::give_back(std::uint32_t index, std::uint32_t slot) {
@@ -274,17 +276,11 @@ void Connection::give_back(std::uint32_t index, std::uint32_t slot) {
   }
   NVR_STEP("client.slot_returned");
   channel.held.fetch_sub(1, std::memory_order_relaxed);
-  // Half a window at a time keeps the daemon asleep while the reader has enough to do. If the reader waits,
-  // every slot counts: it may be the one that the daemon waits for. seq_cst on both, against
-  // StreamReader::wait(): either we see that it waits, or it sees that something was returned.
-  const std::uint32_t returned = channel.returned_since_ring.fetch_add(1) + 1;
-  if (returned >= geometry().slots / 2 || channel.is_reader_waiting.load()) ring_for_credit(channel);
+  if (channel.unrung.add(geometry().slots / 2)) ring_for_credit(channel);
 }
 
 void Connection::ring_for_credit(Channel& channel) {
-  if (channel.returned_since_ring.load() == 0) return;
-  channel.returned_since_ring.store(0);
-  ring();
+  if (channel.unrung.take()) ring();
 }
 
 // ---- The daemon's life

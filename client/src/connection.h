@@ -27,6 +27,7 @@
 #include "shm/ring.h"
 #include "shm/segment.h"
 #include "shm/wake.h"
+#include "unrung_credit.h"
 
 namespace nvr::internal {
 
@@ -73,9 +74,8 @@ struct alignas(shm::kWriterDistance) Channel {
   std::mutex mutex;  // for `returns`
   shm::ReturnProducer returns;
   std::atomic<std::uint32_t> held = 0;  // chunks that the user has not dropped, of all generations
-  std::atomic<std::uint32_t> returned_since_ring = 0;  // slots given back that the daemon was not rung for
-  std::atomic<bool> is_reader_waiting = false;  // its reader found nothing and will not look again by itself
-  std::atomic<std::uint32_t> stop_word = 0;     // private futex word: moves when the stream is to end
+  UnrungCredit unrung;
+  std::atomic<std::uint32_t> stop_word = 0;  // private futex word: moves when the stream is to end
 };
 
 // One descriptor, which no compiler reads a second time: the daemon may have written to its place by then.

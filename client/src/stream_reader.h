@@ -87,7 +87,7 @@ class StreamReader {
   std::uint64_t spin_ns_ = initial_spin_ns();
   std::uint32_t seen_head_ = 0;  // what the futex word was when there was no news
   bool is_at_rest_ = false;      // the last chunk was a short one: no more can come of this generation
-  bool polled_in_vain_ = false;  // poll() left the channel's is_reader_waiting set
+  bool polled_in_vain_ = false;  // poll() left the channel's reader counted as waiting
   HeartbeatWatch heartbeat_;
   std::uint64_t away_since_ns_ = 0;  // since when this stream has got nothing for want of a daemon
   std::uint64_t away_at_ = 0;        // position_ then

@@ -54,18 +54,15 @@ std::optional<Error> StreamReader::wait(std::uint64_t deadline_ns) {
   if (must_give_back()) return window_error();
   if (spin()) return std::nullopt;
   const WaitingReader waiting;
-  // S1 to S4 of shm/wake.h. The same pattern with give_back(): is_reader_waiting is stored before the credit
-  // is looked at, as there the credit is counted before is_reader_waiting is looked at.
   Channel& c = channel();
-  c.sleeper.announce();
-  c.is_reader_waiting.store(true);
   std::optional<Error> error;
-  if (!has_news()) {
-    connection_->ring_for_credit(c);
-    error = sleep(deadline_ns);
-  }
-  c.is_reader_waiting.store(polled_in_vain_);  // info() in the middle of an event loop
-  c.sleeper.retire();
+  c.unrung.set_reader_waiting(true);
+  shm::sleep_unless([&c](auto&& call) { call(c.sleeper); }, [this] { return has_news(); },
+                    [&] {
+                      connection_->ring_for_credit(c);
+                      error = sleep(deadline_ns);
+                    });
+  c.unrung.set_reader_waiting(polled_in_vain_);  // info() in the middle of an event loop
   return error;
 }
 
@@ -91,7 +88,7 @@ std::optional<Error> StreamReader::sleep(std::uint64_t deadline_ns) {
 // to. So it does with the window held: dropping a chunk is what brings its next news about.
 std::optional<Error> StreamReader::poll() {
   Channel& c = channel();
-  c.is_reader_waiting.store(true);
+  c.unrung.set_reader_waiting(true);
   polled_in_vain_ = true;
   if (has_news()) return std::nullopt;
   connection_->ring_for_credit(c);
@@ -104,7 +101,7 @@ std::optional<Error> StreamReader::poll() {
 // The reader looks again: from here on half a window at a time is enough for the daemon. What is given back
 // unrung meanwhile is rung for when the reader finds nothing once more.
 void StreamReader::stop_waiting() {
-  if (std::exchange(polled_in_vain_, false)) channel().is_reader_waiting.store(false);
+  if (std::exchange(polled_in_vain_, false)) channel().unrung.set_reader_waiting(false);
 }
 
 // Looks for a while before the thread sleeps: for as long as a sleep and a wake would take, if that was worth

@@ -13,19 +13,57 @@
 namespace nvr::shm {
 namespace {
 
+constexpr auto kCounts = [] { return true; };
+constexpr auto kReachesNobody = [] { return false; };
+
 TEST_CASE("wake: a waker rings once for each sleep, and not at all for one who is awake") {
   Word epoch = 0;
   Sleeper sleeper(epoch);
   Waker waker(epoch);
-  CHECK_FALSE(waker.should_ring());
+  CHECK_FALSE(waker.ring_if_asleep(kCounts));
   for (int sleep = 0; sleep < 5; ++sleep) {
     sleeper.announce();
-    CHECK(waker.should_ring());
-    CHECK_FALSE(waker.should_ring());
+    CHECK(waker.ring_if_asleep(kCounts));
+    CHECK_FALSE(waker.ring_if_asleep(kCounts));
     sleeper.announce();  // without retiring: a new sleep
-    CHECK(waker.should_ring());
+    CHECK(waker.ring_if_asleep(kCounts));
     sleeper.retire();
-    CHECK_FALSE(waker.should_ring());
+    CHECK_FALSE(waker.ring_if_asleep(kCounts));
+  }
+}
+
+TEST_CASE("wake: two threads that ring at the same time both ring: the ring is recorded after it") {
+  Word epoch = 0;
+  Sleeper sleeper(epoch);
+  Waker waker(epoch);
+  sleeper.announce();
+  bool other_rang = false;
+  CHECK(waker.ring_if_asleep([&] {
+    other_rang = waker.ring_if_asleep(kCounts);
+    return true;
+  }));
+  CHECK(other_rang);
+  CHECK_FALSE(waker.ring_if_asleep(kCounts));
+}
+
+TEST_CASE("wake: the sleeper looks again after it has announced, and sleeps only if there is nothing") {
+  Word epoch = 0;
+  Sleeper sleeper(epoch);
+  const auto for_each_sleeper = [&](auto&& call) { call(sleeper); };
+  for (const bool is_work_there : {false, true}) {
+    int looks = 0;
+    int sleeps = 0;
+    sleep_unless(
+        for_each_sleeper,
+        [&] {
+          ++looks;
+          CHECK(is_asleep(epoch.load()));
+          return is_work_there;
+        },
+        [&] { ++sleeps; });
+    CHECK(looks == 1);
+    CHECK(sleeps == (is_work_there ? 0 : 1));
+    CHECK_FALSE(is_asleep(epoch.load()));
   }
 }
 
@@ -38,9 +76,9 @@ TEST_CASE("wake: a futex wake that came to nobody does not count") {
   Sleeper sleeper(epoch);
   Waker waker(epoch);
   sleeper.announce();
-  REQUIRE(waker.should_ring());
-  REQUIRE_FALSE(futex_wake_one(value));
-  waker.take_back();
+  const auto wake = [&] { return futex_wake_one(value); };
+  REQUIRE(waker.ring_if_asleep(kReachesNobody));
+  REQUIRE(waker.ring_if_asleep(wake));
 
   std::atomic<bool> woken = false;
   std::thread other([&] {
@@ -48,24 +86,23 @@ TEST_CASE("wake: a futex wake that came to nobody does not count") {
     woken = true;
   });
   value.store(2);
-  REQUIRE(waker.should_ring());
-  if (!futex_wake_one(value)) waker.take_back();
+  REQUIRE(waker.ring_if_asleep(wake));
   other.join();
   CHECK(woken);
   sleeper.announce();
-  REQUIRE(waker.should_ring());
-  CHECK_FALSE(waker.should_ring());  // a ring that counts
+  REQUIRE(waker.ring_if_asleep(kCounts));
+  CHECK_FALSE(waker.ring_if_asleep(kCounts));
 }
 
 TEST_CASE("wake: the epoch may wrap") {
   Word epoch = 0xfffffffe;
   Waker waker(epoch);
   epoch.store(0xffffffff);
-  CHECK(waker.should_ring());
+  CHECK(waker.ring_if_asleep(kCounts));
   epoch.store(0);
-  CHECK_FALSE(waker.should_ring());
+  CHECK_FALSE(waker.ring_if_asleep(kCounts));
   epoch.store(1);
-  CHECK(waker.should_ring());
+  CHECK(waker.ring_if_asleep(kCounts));
 }
 
 // Two threads hand a number to and fro, each sleeping without a time limit whenever there is nothing for it.
@@ -97,7 +134,7 @@ TEST_CASE("wake: no hand-off is lost between two that sleep without a time limit
         sleeper.retire();
       }
       mine.value.store(expected);
-      if (waker.should_ring() && !futex_wake_one(mine.value)) waker.take_back();
+      waker.ring_if_asleep([&] { return futex_wake_one(mine.value); });
     }
   };
   std::thread other(run, 1, 11);

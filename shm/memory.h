@@ -1,0 +1,22 @@
+// What the rings and the wake protocol are made of. They are templates over a `Memory`, so that tests/proof
+// can run the very same code on a memory of its own, where it explores everything that the C++ memory model
+// allows.
+#pragma once
+
+#include "shm/protocol.h"
+
+namespace nvr::shm {
+
+// Memory as the programs have it. Any other `Memory` has types of the same names, with the same operations.
+struct SharedMemory {
+  using Word = shm::Word;
+  using PublicationHeader = shm::PublicationHeader;
+  using CreditHeader = shm::CreditHeader;
+  using WriteHeader = shm::WriteHeader;
+  // Places in the rings, ordered by an index.
+  using CommandCell = shm::CommandCell;
+  using ReturnCell = shm::Word;
+  using DescriptorCell = shm::Descriptor;
+};
+
+}  // namespace nvr::shm
