@@ -88,6 +88,39 @@ TEST_CASE("a stall holds everything until it is lifted, and nothing is caught up
   CHECK(services[1].finishes > 100s + 2 * 1ms);
 }
 
+TEST_CASE("a latency holds each request for that long, all of them at the same time, until it is lifted") {
+  Disk disk(options());
+  follow(disk, "latency 1s 0-1M", 0ms);
+  for (std::uint64_t i = 0; i < 4; ++i) disk.submit(read_of(i * kPiece, 100ms));
+  disk.submit(read_of(kCapacity / 2, 100ms));
+  Time now = 100ms;
+  CHECK(drain(disk, now).size() == 1);  // the one that the order is not about
+  CHECK(disk.begin(1099ms) == nullptr);
+  CHECK(disk.next_change() == 1100ms);
+  now = 1100ms;
+  const auto services = drain(disk, now);
+  REQUIRE(services.size() == 4);
+  CHECK(services[0].begun == 1100ms);
+  CHECK(services[3].finishes < 1200ms);
+
+  disk.submit(read_of(0, 2s));
+  CHECK(disk.begin(2s) == nullptr);
+  follow(disk, "resume", 2100ms);
+  REQUIRE(disk.begin(2100ms) != nullptr);
+  CHECK(disk.service()->begun == 2100ms);
+}
+
+TEST_CASE("status names each file that has stalled requests once, and what they are") {
+  Disk disk(options());
+  follow(disk, "stall file \"a b\"", 0ms);
+  for (const char* const name : {"a b", "a b", "other"}) disk.submit(read_of(0, 0ms, name));
+  CHECK(follow(disk, "status", 1s) ==
+        "done: 0 requests, 0 bytes read, 0 requests failed\n"
+        "waiting: 3 requests, 2 of them stalled, the oldest for 1s\n"
+        "stalled: read of file \"a b\"\n"
+        "fault 1: stall file \"a b\"\n");
+}
+
 TEST_CASE("a stall of a range lets the others past, in their usual time") {
   Disk disk(options());
   follow(disk, "stall 0-64K", 0ms);

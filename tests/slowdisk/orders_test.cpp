@@ -65,6 +65,7 @@ TEST_CASE("what is not understood is refused by name") {
   CHECK(refusal("delay -5s").find("no time") != std::string::npos);
   CHECK(refusal("delay 1e9s").find("no time") != std::string::npos);
   CHECK(refusal("delay 9999999min").find("too long") != std::string::npos);
+  CHECK(refusal("latency 5ms once") == "latency: what is 'once'?");
   CHECK(refusal("stall once") == "stall: what is 'once'?");
   CHECK(refusal("stall file").find("name is missing") != std::string::npos);
   CHECK(refusal("stall \"file").find("quote") != std::string::npos);
@@ -74,10 +75,11 @@ TEST_CASE("what is not understood is refused by name") {
 }
 
 TEST_CASE("an order that was printed is the same order") {
-  const char* const line = GENERATE(
-      "stall", "stall file \"a b\" 0-64K,1M-2M for 20s", "delay 1.5ms reads,opens 4097-8192 30%",
-      "eio writes 1-2 once", "eio reads,writes,opens", "short 0-4K for 150us", "truncate file x 10000000",
-      "truncate 0", "vanish for 2min", "resume", "clear", "clear 18446744073709551615", "status");
+  const char* const line =
+      GENERATE("stall", "stall file \"a b\" 0-64K,1M-2M for 20s", "delay 1.5ms reads,opens 4097-8192 30%",
+               "latency 5ms reads file x for 1s", "eio writes 1-2 once", "eio reads,writes,opens",
+               "short 0-4K for 150us", "truncate file x 10000000", "truncate 0", "vanish for 2min", "resume",
+               "clear", "clear 18446744073709551615", "status");
   const Order order = parsed(line);
   CHECK(parsed(to_string(order)) == order);
 }

@@ -122,7 +122,7 @@ class DirectoryFs::OpenJob final : public FuseJob {
   int reply(fuse_req_t request) override {
     info_.fh = reinterpret_cast<std::uint64_t>(file_.get());
     info_.direct_io = fs_.options_.direct_io;
-    info_.keep_cache = 1;  // otherwise an open would wait for the reads that are under way
+    info_.keep_cache = !fs_.options_.forget_at_open;  // without it an open waits for the reads under way
     const int result = fuse_reply_open(request, &info_);
     if (result == 0) static_cast<void>(file_.release());  // until it is released
     return result;

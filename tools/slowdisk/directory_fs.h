@@ -47,6 +47,7 @@ class DirectoryFs {
     std::uint64_t capacity_bytes = 0;  // of the medium that the files lie on
     std::uint64_t seed = 0;            // of their places
     bool direct_io = false;            // every read comes here, nothing is cached
+    bool forget_at_open = false;       // an open drops what is cached of the file
   };
   static Result<DirectoryFs> open(Options options);
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 namespace nvr::slowdisk {
@@ -37,25 +38,39 @@ void Disk::submit(Request request) {
 
 const Service* Disk::begin(Time now) {
   expire(now);
-  const bool vanished = faults_.is_vanished();
   std::vector<const Request*> ready;
   for (const Request& request : waiting_) {
-    if (vanished || !faults_.stalls(request)) ready.push_back(&request);
+    if (const auto at = ready_at(request); at && *at <= now) ready.push_back(&request);
   }
   const auto choice = pick(ready, mechanics_.head(), now, options_.queue);
   if (!choice) return nullptr;
   const auto chosen = waiting_.begin() + (ready[*choice] - waiting_.data());
 
   Service service;
+  const Time ready_since = *ready_at(*chosen);
   service.request = std::move(*chosen);
   waiting_.erase(chosen);
   service.verdict = faults_.judge(service.request);
-  service.begun = std::max({free_at_, service.request.arrived, not_before_});
+  service.begun = std::max({free_at_, ready_since, not_before_});
   service.finishes = service.begun;
-  if (takes_time(service.request) && !vanished)
+  if (takes_time(service.request) && !faults_.is_vanished())
     service.finishes = mechanics_.access(service.request.position, service.request.length, service.begun);
   service.finishes += service.verdict.delay;
   return &service_.emplace(std::move(service));
+}
+
+std::optional<Time> Disk::ready_at(const Request& request) const {
+  if (faults_.is_vanished()) return request.arrived;
+  if (faults_.stalls(request)) return std::nullopt;
+  return request.arrived + faults_.latency_of(request);
+}
+
+std::optional<Time> Disk::next_change() const {
+  std::optional<Time> next = faults_.next_expiry();
+  for (const Request& request : waiting_) {
+    if (const auto at = ready_at(request)) next = std::min(next.value_or(*at), *at);
+  }
+  return next;
 }
 
 Service Disk::finish() {
@@ -113,8 +128,15 @@ std::vector<Request> Disk::give_up() {
 }
 
 std::string Disk::status(Time now) const {
-  const auto stalled = std::count_if(waiting_.begin(), waiting_.end(),
-                                     [&](const Request& request) { return faults_.stalls(request); });
+  std::size_t stalled = 0;
+  std::set<std::string> stalled_files;  // a line for each, however many of its requests are stalled
+  for (const Request& request : waiting_) {
+    if (!faults_.stalls(request)) continue;
+    ++stalled;
+    if (!request.file.empty())
+      stalled_files.insert(
+          fmt::format("stalled: {} of file \"{}\"\n", name_of(request.operation), request.file));
+  }
   std::string text =
       fmt::format("done: {} requests, {} bytes read, {} requests failed\nwaiting: {} requests",
                   done_.requests, done_.bytes_read, done_.failed, waiting_.size() + (service_ ? 1 : 0));
@@ -123,7 +145,9 @@ std::string Disk::status(Time now) const {
   if (!waiting_.empty()) oldest = waiting_.front().arrived;
   if (service_) oldest = std::min(oldest.value_or(service_->request.arrived), service_->request.arrived);
   if (oldest) text += fmt::format(", the oldest for {}", time_text(now - *oldest));
-  return text + '\n' + faults_.describe(now);
+  text += '\n';
+  for (const std::string& line : stalled_files) text += line;
+  return text + faults_.describe(now);
 }
 
 }  // namespace nvr::slowdisk

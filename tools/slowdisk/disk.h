@@ -51,7 +51,7 @@ class Disk {
   Service finish();
 
   // When begin() may find something though nothing was submitted or ordered.
-  [[nodiscard]] std::optional<Time> next_change() const { return faults_.next_expiry(); }
+  [[nodiscard]] std::optional<Time> next_change() const;
 
   // Does as told; what there is to say about it. It holds for what is not being served yet, except that a
   // delay in progress ends when its order does.
@@ -66,6 +66,8 @@ class Disk {
   [[nodiscard]] bool is_vanished() const { return faults_.is_vanished(); }
 
  private:
+  // When the disk may begin it; nothing while it is stalled.
+  [[nodiscard]] std::optional<Time> ready_at(const Request& request) const;
   [[nodiscard]] bool takes_time(const Request& request) const;
   [[nodiscard]] std::string status(Time now) const;
   void expire(Time now);

@@ -14,6 +14,10 @@ bool is_about(const Order& order, std::string_view file) {
   return order.target.file.empty() || order.target.file == file;
 }
 
+bool holds_up(const Order& order) {
+  return order.verb == Verb::kStall || order.verb == Verb::kLatency || order.verb == Verb::kDelay;
+}
+
 std::uint64_t cut(std::uint64_t length, std::uint64_t offset, std::uint64_t size) {
   return offset >= size ? 0 : std::min(length, size - offset);
 }
@@ -28,9 +32,7 @@ std::uint64_t Faults::add(const Order& order, Time now) {
 }
 
 void Faults::resume() {
-  std::erase_if(faults_, [](const Fault& fault) {
-    return fault.order.verb == Verb::kStall || fault.order.verb == Verb::kDelay;
-  });
+  std::erase_if(faults_, [](const Fault& fault) { return holds_up(fault.order); });
 }
 
 void Faults::clear() {
@@ -71,9 +73,17 @@ bool Faults::stalls(const Request& request) const {
 
 bool Faults::delays(const Request& request) const {
   return std::any_of(faults_.begin(), faults_.end(), [&](const Fault& fault) {
-    return (fault.order.verb == Verb::kStall || fault.order.verb == Verb::kDelay) &&
-           fault.order.target.matches(request);
+    return holds_up(fault.order) && fault.order.target.matches(request);
   });
+}
+
+Time Faults::latency_of(const Request& request) const {
+  Time latency{0};
+  for (const Fault& fault : faults_) {
+    if (fault.order.verb == Verb::kLatency && fault.order.target.matches(request))
+      latency += fault.order.delay;
+  }
+  return latency;
 }
 
 Verdict Faults::judge(const Request& request) {
@@ -147,7 +157,8 @@ std::string Faults::describe(Time now) const {
   std::string text;
   for (const Fault& fault : faults_) {
     text += fmt::format("fault {}: {}", fault.number, to_string(fault.order));
-    if (fault.order.verb != Verb::kStall) text += fmt::format(", struck {} times", fault.hits);
+    if (fault.order.verb != Verb::kStall && fault.order.verb != Verb::kLatency)
+      text += fmt::format(", struck {} times", fault.hits);
     if (fault.until) text += fmt::format(", {} left", time_text(std::max(*fault.until - now, Time(0))));
     text += '\n';
   }

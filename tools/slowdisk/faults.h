@@ -27,9 +27,9 @@ class Faults {
   // Short reads end at multiples of `granule_bytes`, which a block device needs.
   Faults(std::uint64_t seed, std::uint64_t granule_bytes) : random_(seed), granule_bytes_(granule_bytes) {}
 
-  // An order that is a fault: stall, delay, eio, short, truncate, vanish. Returns its number.
+  // An order that is a fault: stall, latency, delay, eio, short, truncate, vanish. Returns its number.
   std::uint64_t add(const Order& order, Time now);
-  // Stalls and delays.
+  // Lifts stalls, latencies and delays.
   void resume();
   void clear();
   // False when there is none of that number.
@@ -41,6 +41,8 @@ class Faults {
 
   [[nodiscard]] bool is_vanished() const;
   [[nodiscard]] bool stalls(const Request& request) const;
+  // How long the request waits before the disk may begin it.
+  [[nodiscard]] Time latency_of(const Request& request) const;
   // Whether the request would be held up by anything at all.
   [[nodiscard]] bool delays(const Request& request) const;
   // Once for each request, as it is served: "once" and chance are used up by it.

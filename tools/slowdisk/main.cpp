@@ -83,7 +83,8 @@ Result<void> serve_directory(Options options) {
   auto fs = DirectoryFs::open({.path = options.source,
                                .capacity_bytes = options.capacity_bytes,
                                .seed = options.disk.mechanics.seed,
-                               .direct_io = options.direct_io});
+                               .direct_io = options.direct_io,
+                               .forget_at_open = options.forget_at_open});
   if (!fs) return tl::unexpected(fs.error());
   return serve(*fs, options, true);
 }

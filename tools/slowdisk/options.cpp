@@ -103,6 +103,8 @@ tl::expected<Options, int> parse_options(int argc, char** argv) {
   serve->add_option("--log", options.log, "Writes a line for each request to this file")->option_text("FILE");
   serve->add_flag("--direct-io", options.direct_io,
                   "Directory: nothing is cached, every read comes to the disk (an image never is)");
+  serve->add_flag("--forget-at-open", options.forget_at_open,
+                  "Directory: an open drops what is cached of the file, and waits for its reads under way");
   add_model(*serve, options.disk, options.capacity_bytes);
   serve->footer(kServeFooter);
 

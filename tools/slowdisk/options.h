@@ -17,6 +17,7 @@ struct Options {
   std::string log;
   std::uint64_t capacity_bytes = 0;  // 0: an image's size, or a terabyte
   bool direct_io = false;
+  bool forget_at_open = false;
   DiskOptions disk;
 
   // order

@@ -13,12 +13,13 @@ namespace nvr::slowdisk {
 const char* const kOrderHelp =
     R"(Orders:
   stall    [OPERATIONS] [TARGET] [for TIME]                    wait until resumed; requests elsewhere go on
+  latency  TIME [OPERATIONS] [TARGET] [for TIME]               wait that long, however many there are at a time
   delay    TIME [OPERATIONS] [TARGET] [HOW_OFTEN] [for TIME]   take that much longer, with the head kept busy
   eio      [OPERATIONS] [TARGET] [HOW_OFTEN] [for TIME]        fail with EIO (reads, unless OPERATIONS says else)
   short    [TARGET] [HOW_OFTEN] [for TIME]                     reads return only a part (a directory needs --direct-io)
   truncate [file NAME] SIZE                                    end there: nothing to read behind it
   vanish   [for TIME]                                          the disk is gone: everything fails at once
-  resume                                                       lift all stalls and delays
+  resume                                                       lift all stalls, latencies and delays
   clear    [NUMBER]                                            lift every fault, or the one of that number
   status                                                       what is in force, and what has been done
 
@@ -33,15 +34,16 @@ const char* const kOrderHelp =
 
 namespace {
 
-constexpr std::array<std::pair<Verb, std::string_view>, 9> kVerbs = {{{Verb::kStall, "stall"},
-                                                                      {Verb::kDelay, "delay"},
-                                                                      {Verb::kEio, "eio"},
-                                                                      {Verb::kShort, "short"},
-                                                                      {Verb::kTruncate, "truncate"},
-                                                                      {Verb::kVanish, "vanish"},
-                                                                      {Verb::kResume, "resume"},
-                                                                      {Verb::kClear, "clear"},
-                                                                      {Verb::kStatus, "status"}}};
+constexpr std::array<std::pair<Verb, std::string_view>, 10> kVerbs = {{{Verb::kStall, "stall"},
+                                                                       {Verb::kLatency, "latency"},
+                                                                       {Verb::kDelay, "delay"},
+                                                                       {Verb::kEio, "eio"},
+                                                                       {Verb::kShort, "short"},
+                                                                       {Verb::kTruncate, "truncate"},
+                                                                       {Verb::kVanish, "vanish"},
+                                                                       {Verb::kResume, "resume"},
+                                                                       {Verb::kClear, "clear"},
+                                                                       {Verb::kStatus, "status"}}};
 constexpr std::array<std::pair<Operation, std::string_view>, 3> kOperations = {
     {{Operation::kRead, "reads"}, {Operation::kWrite, "writes"}, {Operation::kOpen, "opens"}}};
 constexpr std::uint8_t kReads = static_cast<std::uint8_t>(Operation::kRead);
@@ -58,6 +60,7 @@ std::string_view name_of(Verb verb) {
 std::uint8_t default_operations(Verb verb) {
   switch (verb) {
     case Verb::kStall:
+    case Verb::kLatency:
     case Verb::kDelay:
       return kAllOperations;
     case Verb::kEio:
@@ -126,6 +129,7 @@ class Parser {
 
   Result<void> arguments() {
     switch (order_.verb) {
+      case Verb::kLatency:
       case Verb::kDelay:
         if (auto time = read(parse_time(take()), order_.delay); !time) return time;
         return target_and_more();
@@ -160,7 +164,7 @@ class Parser {
   Result<void> target_and_more() {
     if (order_.verb != Verb::kShort) operations();
     if (auto done = target(); !done) return done;
-    if (order_.verb != Verb::kStall) {
+    if (order_.verb != Verb::kStall && order_.verb != Verb::kLatency) {
       if (auto done = frequency(); !done) return done;
     }
     return lasting();
@@ -267,7 +271,7 @@ Result<Order> parse_order(std::string_view line) {
 
 std::string to_string(const Order& order) {
   std::string text(name_of(order.verb));
-  if (order.verb == Verb::kDelay) text += " " + time_text(order.delay);
+  if (order.verb == Verb::kDelay || order.verb == Verb::kLatency) text += " " + time_text(order.delay);
   text += to_string(order.target, order.verb);
   if (order.verb == Verb::kTruncate) text += " " + size_text(order.size);
   if (order.frequency == Frequency::kOnce) text += " once";

@@ -34,6 +34,7 @@ struct Target {
 
 enum class Verb : std::uint8_t {
   kStall,     // requests wait until it is lifted; others go past them
+  kLatency,   // each request waits so long before the disk begins it; others go past it
   kDelay,     // requests take so much longer, and keep the head busy
   kEio,       // requests fail
   kShort,     // reads return less than was asked for
@@ -51,7 +52,7 @@ struct Order {
   Target target;
   Frequency frequency = Frequency::kAlways;
   double probability = 1;
-  Time delay{0};
+  Time delay{0};                        // of kDelay and kLatency
   std::optional<Time> lasting;          // from when the order is given
   std::uint64_t size = 0;               // of kTruncate
   std::optional<std::uint64_t> number;  // of kClear
