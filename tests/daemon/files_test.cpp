@@ -31,21 +31,12 @@
 #include "daemon/sigbus_guard.h"
 #include "shm/clock.h"
 #include "shm/socket.h"
+#include "tests/support/temp_dir.h"
 
 namespace nvr::daemon {
 namespace {
 
-struct Scratch {
-  Scratch() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "nvr-test-XXXXXX").string();
-    path = mkdtemp(pattern.data());
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() { std::filesystem::remove_all(path); }
-  [[nodiscard]] std::string operator/(const std::string& name) const { return path + "/" + name; }
-  std::string path;
-};
+using Scratch = test::TempDir;
 
 void write_file(const std::string& path, std::size_t bytes, char fill = 'x') {
   std::ofstream(path) << std::string(bytes, fill);
@@ -59,7 +50,7 @@ TEST_CASE("sample dir: opens regular files beneath itself, and says why not othe
   REQUIRE(mkfifo(name(2).c_str(), 0600) == 0);
   std::filesystem::create_symlink(name(0), name(3));
   REQUIRE(mknod(name(4).c_str(), S_IFSOCK | 0600, 0) == 0);
-  const auto dir = SampleDir::open(scratch.path);
+  const auto dir = SampleDir::open(scratch.path());
   REQUIRE(dir.has_value());
   SampleFile file;
   CHECK(dir->open_recording({1, 0}, file) == 0);
@@ -128,7 +119,7 @@ TEST_CASE(
 TEST_CASE("file maps: many readers of a recording share a map, which does not outlive the last for long") {
   const Scratch scratch;
   write_file(scratch / file_name_of({1, 1}), 10 * 4096);
-  const auto dir = SampleDir::open(scratch.path);
+  const auto dir = SampleDir::open(scratch.path());
   REQUIRE(dir.has_value());
   const auto open_file = [&] {
     SampleFile file;
@@ -171,7 +162,7 @@ TEST_CASE("file maps: many readers of a recording share a map, which does not ou
 TEST_CASE("page cache: who reads a little of a recording gets no map of it, however often") {
   const Scratch scratch;
   write_file(scratch / file_name_of({1, 1}), FileMaps::kLeastBytes);
-  const auto dir = SampleDir::open(scratch.path);
+  const auto dir = SampleDir::open(scratch.path());
   REQUIRE(dir.has_value());
   PageCache cache;
   const auto is_hot_for = [&](std::uint64_t bytes) {
@@ -265,7 +256,7 @@ TEST_CASE("page cache: what is copied from a map is exact while the file is cut 
   constexpr std::uint64_t kPage = 4096;
   const Scratch scratch;
   CutFile cut_file(scratch / file_name_of({1, 1}));
-  const auto dir = SampleDir::open(scratch.path);
+  const auto dir = SampleDir::open(scratch.path());
   REQUIRE(dir.has_value());
   PageCache cache;
   SampleFile file;

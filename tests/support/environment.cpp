@@ -1,6 +1,5 @@
 #include "tests/support/environment.h"
 
-#include <atomic>
 #include <catch2/catch.hpp>
 #include <cstdio>
 #include <cstdlib>
@@ -27,8 +26,6 @@ std::uint64_t hash_of(std::string_view text) {
   for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
   return hash;
 }
-
-std::atomic<bool> late_failures = false;
 
 }  // namespace
 
@@ -66,15 +63,6 @@ void skip_or_fail(std::string_view reason) {
   if (ci != nullptr && std::string_view(ci) == "true")
     throw TestFailure("skipped, which is a failure with CI=true: " + std::string(reason));
   SUCCEED("skipped: " << reason);  // --warn NoAssertions
-}
-
-void report_late_failure(std::string_view what) {
-  std::fprintf(stderr, "\nFAILED: %.*s\n", static_cast<int>(what.size()), what.data());
-  late_failures = true;
-}
-
-bool has_late_failures() {
-  return late_failures;
 }
 
 }  // namespace nvr::test

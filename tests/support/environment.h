@@ -3,35 +3,18 @@
 
 #include <cstdint>
 #include <random>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 
+#include "tools/lab/failure.h"
+#include "tools/lab/wait.h"
+
 namespace nvr::test {
 
-#if defined(__has_feature)
-#define NVR_TEST_HAS_FEATURE(feature) __has_feature(feature)
-#else
-#define NVR_TEST_HAS_FEATURE(feature) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || \
-    NVR_TEST_HAS_FEATURE(address_sanitizer) || NVR_TEST_HAS_FEATURE(thread_sanitizer)
-inline constexpr bool kSanitized = true;
-#else
-inline constexpr bool kSanitized = false;
-#endif
-
-// A count or a bound that a build with sanitizers cannot do as many of, or as fast.
-template <class T>
-constexpr T scaled(T normal, T sanitized) {
-  return kSanitized ? sanitized : normal;
-}
+using namespace lab;
 
 // What a helper throws when it cannot do its work; Catch reports it as the test case's failure.
-class TestFailure : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
+using TestFailure = lab::Failure;
 
 // The seed of this run: NVR_TEST_SEED if set, else a new one. Printed at the start of every test case.
 [[nodiscard]] std::uint64_t test_seed();
@@ -56,9 +39,5 @@ void set_engine_under_test(std::string engine);
 // Something that a test needs is missing on this machine. Says so loudly; where CI is set to "true", throws.
 // Use: `if (auto reason = ...) return skip_or_fail(*reason);`
 void skip_or_fail(std::string_view reason);
-
-// What was found wrong where nothing can be thrown (in destructors): makes the test program fail at its end.
-void report_late_failure(std::string_view what);
-[[nodiscard]] bool has_late_failures();
 
 }  // namespace nvr::test

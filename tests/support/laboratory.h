@@ -1,54 +1,30 @@
-// A slow disk of tools/slow-disk for a test: brought up in a directory of its own, and down at the end of the
-// test whatever became of it. Test thread only.
+// A slow disk of tools/slow-disk for a test, and a reader that may hang on it.
 #pragma once
 
 #include <optional>
 #include <string>
-#include <vector>
 
-#include "tests/support/process.h"
-#include "tests/support/temp_dir.h"
+#include "tests/support/environment.h"
+#include "tools/lab/image_disk.h"
 
 namespace nvr::test {
 
-class Laboratory {
- public:
-  // Why there can be none on this machine; nothing if there can.
-  [[nodiscard]] static std::optional<std::string> missing();
+using Laboratory = lab::ImageDisk;
 
-  explicit Laboratory(const std::vector<std::string>& options);
-  ~Laboratory();
-  Laboratory(const Laboratory&) = delete;
-  Laboratory& operator=(const Laboratory&) = delete;
-
-  [[nodiscard]] std::string operator/(const std::string& name) const { return directory_ + "/disk/" + name; }
-  [[nodiscard]] const std::string& directory() const { return directory_; }
-  // Of nvr-slowdisk.
-  [[nodiscard]] pid_t pid() const;
-
-  // What it said. Throws when it is refused.
-  std::string order(const std::string& line);
-  // Nothing of it is cached any more.
-  void cool();
-  // `tools/slow-disk down`: how it ended.
-  ProgramResult take_down();
-  // Mounts and loop devices that there still are.
-  [[nodiscard]] std::vector<std::string> left_behind() const;
-
- private:
-  ProgramResult run(std::vector<std::string> words) const;
-
-  TempDir parent_;
-  std::string directory_;
-  bool is_up_ = false;
-};
-
-// Reads a file from beginning to end in a process of its own: it is allowed to hang. Before it goes, whatever
-// holds it up is lifted, so that it can be reaped.
+// Reads a file from beginning to end in a process of its own: it is allowed to hang. The destructor lifts
+// whatever holds it up, so that it can be reaped.
 class Reader {
  public:
-  Reader(Laboratory& laboratory, const std::string& path);
-  ~Reader();
+  Reader(Laboratory& laboratory, const std::string& path)
+      : laboratory_(laboratory), process_(spawn({.argv = {"/bin/cat", path}}, output_.fd(), errors_.fd())) {}
+  ~Reader() {
+    if (!process_.is_running()) return;
+    try {
+      laboratory_.order("clear");
+    } catch (const TestFailure& failure) {
+      report_late_failure(failure.what());
+    }
+  }
   Reader(const Reader&) = delete;
   Reader& operator=(const Reader&) = delete;
 

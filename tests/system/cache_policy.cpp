@@ -43,6 +43,7 @@ double part_in_memory(const RecordingFile& file) {
   return Residency(file).part();
 }
 
+using test::problem_reading;  // and, with a cache policy:
 std::string problem_reading(Client& client, const RecordingFile& file, CachePolicy cache, std::uint64_t begin,
                             std::uint64_t end) {
   Stream stream = open_stream(client, {.recording = file.id, .begin = begin, .end = end, .cache = cache});

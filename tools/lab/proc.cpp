@@ -1,4 +1,4 @@
-#include "tests/support/proc.h"
+#include "tools/lab/proc.h"
 
 #include <dirent.h>
 #include <unistd.h>
@@ -9,10 +9,10 @@
 #include <fstream>
 #include <sstream>
 
-#include "tests/support/environment.h"
-#include "tests/support/wait.h"
+#include "tools/lab/failure.h"
+#include "tools/lab/wait.h"
 
-namespace nvr::test {
+namespace nvr::lab {
 namespace {
 
 constexpr std::uint64_t kPrivateSlackKib = scaled(16u << 10, 512u << 10);  // sanitizers keep what was freed
@@ -89,14 +89,24 @@ std::size_t mappings_beneath(pid_t pid, std::string_view directory) {
       mappings, [&](const MapEntry& entry) { return is_beneath(entry.name, directory); }));
 }
 
+std::vector<pid_t> thread_ids_of(pid_t pid) {
+  std::vector<pid_t> threads;
+  for (const std::string& name : entries_of(of(pid, "task"))) threads.push_back(std::atoi(name.c_str()));
+  std::ranges::sort(threads);
+  return threads;
+}
+
+char state_of_thread(pid_t pid, pid_t thread) {
+  const std::string stat = read_file(of(pid, "task/" + std::to_string(thread) + "/stat"));
+  const auto end_of_name = stat.rfind(')');  // the name may contain anything
+  return end_of_name == std::string::npos || end_of_name + 2 >= stat.size() ? '?' : stat[end_of_name + 2];
+}
+
 std::vector<std::string> threads_of(pid_t pid) {
   std::vector<std::string> names;
-  std::vector<std::string> tids = entries_of(of(pid, "task"));
-  std::ranges::sort(tids, {}, [](const std::string& tid) { return std::atoi(tid.c_str()); });
-  for (const std::string& tid : tids) {
-    std::string name = read_file(of(pid, "task/" + tid + "/comm"));
+  for (const pid_t thread : thread_ids_of(pid)) {
+    std::string name = read_file(of(pid, "task/" + std::to_string(thread) + "/comm"));
     while (name.ends_with('\n')) name.pop_back();
-    // io_uring's workers are the kernel's: they come as reads wait, and go when they have been idle.
     if (!name.starts_with("iou-")) names.push_back(name);
   }
   return names;
@@ -129,7 +139,7 @@ Baseline::Baseline(pid_t pid) : pid_(pid) {
     at_start_ = now;
     return times_equal >= 5;
   };
-  if (!wait_until(is_quiet)) throw TestFailure("the process does not come to rest");
+  if (!wait_until(is_quiet)) throw Failure("the process does not come to rest");
 }
 
 std::string Baseline::difference() const {
@@ -157,4 +167,4 @@ std::string Baseline::difference_after_waiting() const {
   return last;
 }
 
-}  // namespace nvr::test
+}  // namespace nvr::lab

@@ -1,4 +1,4 @@
-#include "tests/support/recording_file.h"
+#include "tools/lab/recording_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -8,9 +8,9 @@
 #include <algorithm>
 
 #include "shm/unique_fd.h"
-#include "tests/support/environment.h"
+#include "tools/lab/failure.h"
 
-namespace nvr::test {
+namespace nvr::lab {
 namespace {
 
 constexpr std::size_t kPiece = 1 << 20;
@@ -25,14 +25,14 @@ std::uint64_t word_at(std::uint64_t seed, std::uint64_t index) {
 
 shm::UniqueFd create(const std::string& path) {
   shm::UniqueFd fd(open(path.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0644));
-  if (!fd) throw TestFailure("cannot create " + path + ": " + strerror(errno));
+  if (!fd) throw Failure("cannot create " + path + ": " + strerror(errno));
   return fd;
 }
 
 void write_all(int fd, std::uint64_t offset, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t written = pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (written <= 0) throw TestFailure(std::string("cannot write a test file: ") + strerror(errno));
+    if (written <= 0) throw Failure(std::string("cannot write a recording: ") + strerror(errno));
     bytes = bytes.subspan(static_cast<std::size_t>(written));
     offset += static_cast<std::uint64_t>(written);
   }
@@ -90,7 +90,7 @@ RecordingFile make_sparse_recording(const std::string& directory, RecordingId id
   RecordingFile file{.id = id, .path = directory + "/" + file_name_of(id), .size = size, .seed = seed};
   const shm::UniqueFd fd = create(file.path);
   if (ftruncate(fd.get(), static_cast<off_t>(size)) != 0)
-    throw TestFailure("cannot make a sparse file of " + std::to_string(size) + " bytes: " + strerror(errno));
+    throw Failure("cannot make a sparse file of " + std::to_string(size) + " bytes: " + strerror(errno));
   for (const std::uint64_t place : places)
     write_content(fd.get(), seed, place - std::min(place, radius), std::min(size, place + radius));
   return file;
@@ -104,7 +104,7 @@ void write_file(const std::string& path, std::string_view bytes) {
 void evict(const std::string& path) {
   const shm::UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd || fdatasync(fd.get()) != 0 || posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED) != 0)
-    throw TestFailure("cannot evict " + path);
+    throw Failure("cannot evict " + path);
 }
 
-}  // namespace nvr::test
+}  // namespace nvr::lab

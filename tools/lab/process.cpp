@@ -1,4 +1,4 @@
-#include "tests/support/process.h"
+#include "tools/lab/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +16,9 @@
 
 #include <utility>
 
-namespace nvr::test {
+#include "tools/lab/failure.h"
+
+namespace nvr::lab {
 namespace {
 
 std::optional<Exit> reap(pid_t pid, int flags) {
@@ -53,8 +55,8 @@ Process::~Process() {
 }
 
 void Process::signal(int number) const {
-  if (exit_) throw TestFailure("signal for a process that has ended: " + to_string(*exit_));
-  if (kill(pid_, number) != 0) throw TestFailure(std::string("cannot signal a child: ") + strerror(errno));
+  if (exit_) throw Failure("signal for a process that has ended: " + to_string(*exit_));
+  if (kill(pid_, number) != 0) throw Failure(std::string("cannot signal a child: ") + strerror(errno));
 }
 
 std::optional<Exit> Process::wait(std::chrono::milliseconds bound) {
@@ -71,17 +73,17 @@ std::optional<Exit> Process::wait(std::chrono::milliseconds bound) {
   }
 }
 
-Capture::Capture() : fd_(memfd_create("nvr-test-output", MFD_CLOEXEC)) {
-  if (!fd_) throw TestFailure("cannot create a memfd");
-  if (fchmod(fd_.get(), 0666) != 0) throw TestFailure("cannot open up a memfd");
+Capture::Capture() : fd_(memfd_create("nvr-lab-output", MFD_CLOEXEC)) {
+  if (!fd_) throw Failure("cannot create a memfd");
+  if (fchmod(fd_.get(), 0666) != 0) throw Failure("cannot open up a memfd");
 }
 
 std::string Capture::text() const {
   struct stat st = {};
-  if (fstat(fd_.get(), &st) != 0) throw TestFailure("cannot stat a memfd");
+  if (fstat(fd_.get(), &st) != 0) throw Failure("cannot stat a memfd");
   std::string text(static_cast<std::size_t>(st.st_size), '\0');
   const ssize_t length = pread(fd_.get(), text.data(), text.size(), 0);
-  if (length < 0) throw TestFailure("cannot read a memfd");
+  if (length < 0) throw Failure("cannot read a memfd");
   text.resize(static_cast<std::size_t>(length));
   return text;
 }
@@ -98,14 +100,14 @@ void die_with(pid_t parent) {
 Process spawn(const Command& command, int output, int errors, int input) {
   // Opened here, so that the other user need not be able to search the directories on the way.
   const shm::UniqueFd program(open(command.argv.at(0).c_str(), O_PATH | O_CLOEXEC));
-  if (!program) throw TestFailure("cannot open the program " + command.argv[0] + ": " + strerror(errno));
+  if (!program) throw Failure("cannot open the program " + command.argv[0] + ": " + strerror(errno));
   const shm::UniqueFd null(open("/dev/null", O_RDONLY | O_CLOEXEC));
   std::vector<char*> argv;
   for (const std::string& argument : command.argv) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
   const pid_t parent = getpid();
   const pid_t pid = fork();
-  if (pid < 0) throw TestFailure(std::string("cannot fork: ") + strerror(errno));
+  if (pid < 0) throw Failure(std::string("cannot fork: ") + strerror(errno));
   if (pid > 0) return Process(pid);
 
   signal(SIGPIPE, SIG_DFL);
@@ -114,7 +116,7 @@ Process spawn(const Command& command, int output, int errors, int input) {
     const rlimit limit = {.rlim_cur = *command.max_descriptors, .rlim_max = *command.max_descriptors};
     setrlimit(RLIMIT_NOFILE, &limit);
   }
-  if (!impose(command.restrictions)) _exit(126);
+  if (command.before_exec && !command.before_exec()) _exit(126);
   if (command.uid && !become_user(*command.uid)) _exit(126);
   die_with(parent);
   dup2(input >= 0 ? input : null.get(), STDIN_FILENO);
@@ -125,17 +127,27 @@ Process spawn(const Command& command, int output, int errors, int input) {
   _exit(127);
 }
 
+Process fork_child(const std::function<void()>& body) {
+  const pid_t parent = getpid();
+  const pid_t pid = fork();
+  if (pid < 0) throw Failure(std::string("cannot fork: ") + strerror(errno));
+  if (pid > 0) return Process(pid);
+  die_with(parent);
+  body();
+  _exit(0);
+}
+
 ProgramResult run_program(const Command& command) {
   const Capture output;
   const Capture errors;
   Process process = spawn(command, output.fd(), errors.fd());
   const auto exit = process.wait();
-  if (!exit) throw TestFailure(command.argv[0] + " does not end; it said: " + errors.text());
+  if (!exit) throw Failure(command.argv[0] + " does not end; it said: " + errors.text());
   return {.exit = *exit, .output = output.text(), .errors = errors.text()};
 }
 
 ProgramResult run_program(const std::vector<std::string>& argv) {
-  return run_program(Command{.argv = argv, .uid = {}, .max_descriptors = {}});
+  return run_program(Command{.argv = argv});
 }
 
-}  // namespace nvr::test
+}  // namespace nvr::lab
