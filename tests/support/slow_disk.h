@@ -1,15 +1,15 @@
-// A directory whose files can be told to hang or to fail, while they are in use: the FUSE file system of
-// slow_fs.cpp over a directory of its own.
+// A directory whose files can be told to hang or to fail, while they are in use: nvr-slowdisk over a
+// directory of its own, as fast as it can be.
 #pragma once
 
-#include <memory>
+#include <chrono>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "nvr/recording.h"
-#include "tests/support/process.h"
-#include "tests/support/temp_dir.h"
+#include "tests/support/environment.h"
+#include "tools/lab/server.h"
+#include "tools/lab/temp_dir.h"
 
 namespace nvr::test {
 
@@ -22,7 +22,7 @@ class SlowDisk {
   // asked for.
   explicit SlowDisk(std::string directory);
   // Releases what hangs, and unmounts.
-  ~SlowDisk();
+  ~SlowDisk() = default;
   SlowDisk(const SlowDisk&) = delete;
   SlowDisk& operator=(const SlowDisk&) = delete;
 
@@ -35,21 +35,19 @@ class SlowDisk {
   void fail_reads(RecordingId id, std::uint64_t begin, std::uint64_t end);
   // Waits until an open or a read of the recording hangs.
   void wait_until_stuck(RecordingId id);
-  // From now on every read takes this long, however many there are at a time.
+  // From now on every read takes this long, however many there are at a time. release() does not change it.
   void set_read_latency(std::chrono::microseconds latency);
   // Nothing hangs and nothing fails any more.
   void release();
 
- private:
-  void command(const std::string& line);
-  void expect_answer(std::string_view expected);
+  // Gives nvr-slowdisk an order, and returns its answer. Throws when it is refused.
+  std::string order(const std::string& line);
 
-  std::string directory_;
+ private:
+  std::string latency_;  // the order, if there is any
   TempDir backing_;
-  shm::UniqueFd commands_;
-  shm::UniqueFd answers_;
-  Capture errors_;
-  std::optional<Process> process_;
+  TempDir control_;
+  Server server_;
 };
 
 // Declare it behind the daemon: when a test fails half-way, the disk answers before the daemon has to end.
