@@ -8,11 +8,15 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
-#include <fstream>
+#include <filesystem>
+#include <set>
 #include <sstream>
 
 #include "shm/unique_fd.h"
-#include "tests/support/wait.h"
+#include "tests/support/slow_disk.h"
+#include "tools/lab/proc.h"
+#include "tools/lab/programs.h"
+#include "tools/lab/recording_file.h"
 
 namespace nvr::test {
 namespace {
@@ -30,17 +34,6 @@ std::string random_bytes(std::uint64_t length) {
   std::string bytes(length, '\0');
   for (char& byte : bytes) byte = static_cast<char>(test_random()());
   return bytes;
-}
-void write_file(const std::string& path, const std::string& bytes) {
-  std::ofstream file(path, std::ios::binary);
-  file << bytes << std::flush;
-  if (!file) throw TestFailure("cannot write " + path);
-}
-std::string read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream bytes;
-  bytes << file.rdbuf();
-  return bytes.str();
 }
 // One block straight from the disk: 0, or the errno.
 int read_block(const std::string& path, std::uint64_t offset) {
@@ -143,6 +136,103 @@ TEST_CASE("a slow disk with wrong options leaves nothing behind, and says what i
   } catch (const TestFailure& failure) {
     CHECK_THAT(failure.what(), Contains("'much' is no size") && Contains("left behind: 0"));
   }
+}
+
+// The commands in the first block below a heading of the README.
+std::vector<std::string> commands_below(const std::string& heading) {
+  const std::string readme = read_file(source_directory() + "/README.md");
+  const auto begin = readme.find("```\n", readme.find("\n## " + heading + "\n")) + 4;
+  std::istringstream block(readme.substr(begin, readme.find("```", begin) - begin));
+  std::vector<std::string> commands;
+  for (std::string line; std::getline(block, line);) {
+    if (!line.empty()) commands.push_back(line);
+  }
+  return commands;
+}
+
+// A clone of the repository as far as tools/slow-disk goes, and a shell in it.
+class Clone {
+ public:
+  Clone() {
+    std::filesystem::create_directory(directory_ / "tools");
+    std::filesystem::create_directory(directory_ / "build");
+    std::filesystem::copy(source_directory() + "/tools/slow-disk", directory_ / "tools");
+  }
+  [[nodiscard]] std::string operator/(const std::string& name) const { return directory_ / name; }
+  [[nodiscard]] ProgramResult shell(const std::string& command) const {
+    return run_program({"/bin/bash", "-c",
+                        "unset NVR_SLOWDISK; sudo() { \"$@\"; }; cd " + directory_.path() + "\n" + command});
+  }
+
+ private:
+  TempDir directory_;
+};
+
+TEST_CASE("the README's commands for a dying disk work as written, where only build/release was built") {
+  if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
+  const Clone clone;
+  const auto build = std::filesystem::path(path_of_slowdisk()).parent_path().parent_path();
+  std::filesystem::create_directory_symlink(build, clone / "build/release");
+  std::filesystem::create_directory(clone / "recordings");
+  const std::string recording = random_bytes(2 * kMiB);
+  write_file(clone / "recordings/00000003001c1ba6", recording);
+  const std::vector<std::string> commands = commands_below("Try your own recorder on a dying disk");
+  REQUIRE(commands.size() >= 10);
+  for (std::string command : commands) {
+    const std::string place = "/tmp/lab";
+    for (auto at = command.find(place); at != std::string::npos; at = command.find(place, at + 1))
+      command.replace(at, place.size(), clone / "lab");
+    const ProgramResult result = clone.shell(command);
+    INFO(command << '\n' << result.output << result.errors);
+    CHECK(result.exit == Exit{.code = 0, .signal = {}});
+    if (command.starts_with("cp ")) CHECK(read_file(clone / "lab/disk/00000003001c1ba6") == recording);
+    if (command.find(" status") != std::string::npos)
+      CHECK_THAT(result.output, Contains("eio") && Contains("delay 300ms 10%"));
+  }
+  if (access((clone / "lab").c_str(), F_OK) == 0) static_cast<void>(clone.shell("tools/slow-disk down lab"));
+  CHECK(ImageDisk::left_behind(clone / "lab") == std::vector<std::string>());
+}
+
+TEST_CASE("a clone without nvr-slowdisk is told what is missing, and the command that builds it") {
+  if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
+  const Clone clone;
+  const ProgramResult result = clone.shell("tools/slow-disk up lab");
+  CHECK(result.exit == Exit{.code = 1, .signal = {}});
+  CHECK_THAT(result.errors, Contains("nvr-slowdisk is neither in " + (clone / "build") + " nor in PATH") &&
+                                Contains("--target nvr-slowdisk"));
+}
+
+TEST_CASE("a directory is served with its names, sizes, links and bytes, and cannot be written") {
+  if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
+  const TempDir mountpoint;
+  SlowDisk disk(mountpoint.path());
+  const std::string bytes = random_bytes(3 * kMiB + 1);
+  const std::string other = random_bytes(64 << 10);
+  std::filesystem::create_directory(disk.backing() + "/sub");
+  write_file(disk.backing() + "/a", bytes);
+  write_file(disk.backing() + "/sub/b c", other);
+  std::filesystem::create_symlink("sub/b c", disk.backing() + "/link");
+
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(mountpoint.path()))
+    names.insert(entry.path().lexically_relative(mountpoint.path()));
+  CHECK(names == std::set<std::string>{"a", "link", "sub", "sub/b c"});
+  CHECK(read_file(mountpoint / "a") == bytes);
+  CHECK(read_file(mountpoint / "link") == other);
+  CHECK(open((mountpoint / "a").c_str(), O_WRONLY | O_CLOEXEC) < 0);
+  CHECK(errno == EROFS);
+
+  disk.order("truncate file a 1M");
+  CHECK(std::filesystem::file_size(mountpoint / "a") == kMiB);
+  CHECK(read_file(mountpoint / "a") == bytes.substr(0, kMiB));
+  disk.order("clear");
+  CHECK(read_file(mountpoint / "a") == bytes);
+  disk.order("eio file \"sub/b c\" 4096-8192");
+  evict(mountpoint / "sub/b c");
+  CHECK(read_block(mountpoint / "sub/b c", 0) == 0);
+  CHECK(read_block(mountpoint / "sub/b c", 4096) == EIO);
+  CHECK(read_block(mountpoint / "a", 4096) == 0);
+  CHECK_THAT(disk.order("status"), Contains("requests failed") && Contains("fault 2: eio file \"sub/b c\""));
 }
 
 }  // namespace
