@@ -1,21 +1,24 @@
 // What a daemon's --metrics says: fetched as a scraper would, and taken apart.
 #pragma once
 
-#include <map>
 #include <string>
 
 #include "tests/support/daemon_process.h"
+#include "tests/support/http.h"
 
 namespace nvr::test {
 
 // The address that the log names; throws when there is none.
-[[nodiscard]] std::string metrics_url(const DaemonProcess& daemon);
+[[nodiscard]] inline std::string metrics_url(const DaemonProcess& daemon) {
+  constexpr std::string_view kBefore = "metrics: ";
+  const std::string log = daemon.log();
+  const auto at = log.find(kBefore);
+  if (at == std::string::npos) throw TestFailure("the daemon names no address of metrics:\n" + log);
+  return log.substr(at + kBefore.size(), log.find('\n', at) - at - kBefore.size());
+}
 
-// The body of the answer to GET of `url` (http://127.0.0.1:PORT/...). Throws when the answer is not 200.
-[[nodiscard]] std::string http_get(const std::string& url);
-
-// Series as they are written ("nvr_readerd_opens_total{result=\"NotFound\"}") and their values.
-using Samples = std::map<std::string, double>;
-[[nodiscard]] Samples scrape(const DaemonProcess& daemon);
+[[nodiscard]] inline Samples scrape(const DaemonProcess& daemon) {
+  return samples_of(http_get(metrics_url(daemon)));
+}
 
 }  // namespace nvr::test
