@@ -2,105 +2,77 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <thread>
 #include <vector>
 
 #include "nvr/client.h"
 #include "shm/unique_fd.h"
-#include "tools/common/made_recording.h"
 
 namespace nvr::demo {
 namespace {
 
-// Where the bytes come from. next() waits for the next piece and checks it.
 struct Piece {
   enum class Kind { kBytes, kNotYet, kEnd, kFailed };
   Kind kind = Kind::kFailed;
   std::uint64_t length = 0;
   std::string text;
 };
-class Source {
- public:
-  Source() = default;
-  Source(const Source&) = delete;
-  Source& operator=(const Source&) = delete;
-  virtual ~Source() = default;
-  virtual Piece next() = 0;
-};
+// Waits for the next piece, and compares it.
+using Source = std::function<Piece()>;
 
-class ThroughDaemon final : public Source {
- public:
-  ThroughDaemon(Client client, Stream stream, std::uint32_t recording)
-      : client_(std::move(client)), stream_(std::move(stream)), recording_(recording) {}
+Piece checked(const lab::RecordingFile& file, std::uint64_t offset, std::span<const std::byte> bytes) {
+  const std::string problem = file.difference(offset, bytes);
+  if (!problem.empty()) return {.kind = Piece::Kind::kFailed, .text = problem};
+  return {.kind = Piece::Kind::kBytes, .length = bytes.size(), .text = {}};
+}
 
-  static Result<std::unique_ptr<Source>> open(const ViewerSetup& setup) {
-    auto client = Client::connect(setup.socket, {.streams = 1, .slots_per_stream = 16});
-    if (!client) return tl::unexpected(client.error());
-    auto stream = client->open({.recording = {1, setup.recording}});
-    if (!stream) return tl::unexpected(stream.error());
-    return std::make_unique<ThroughDaemon>(std::move(*client), std::move(*stream), setup.recording);
-  }
-
-  Piece next() override {
-    const auto chunk = stream_.next(Clock::now() + kDeadline);
+Result<Source> through_daemon(const ViewerSetup& setup) {
+  auto client = Client::connect(setup.socket, {.streams = 1, .slots_per_stream = 16});
+  if (!client) return tl::unexpected(client.error());
+  auto stream = client->open({.recording = setup.file.id});
+  if (!stream) return tl::unexpected(stream.error());
+  const auto kept = std::make_shared<std::pair<Client, Stream>>(std::move(*client), std::move(*stream));
+  return [kept, &setup]() -> Piece {
+    const auto chunk = kept->second.next(Clock::now() + kDeadline);
     if (!chunk) return {.kind = Piece::Kind::kEnd, .text = {}};
-    if (!*chunk && chunk->error().code == Code::kDeadlineExceeded)
-      return {.kind = Piece::Kind::kNotYet, .text = chunk->error().message};
-    if (!*chunk) return {.kind = Piece::Kind::kFailed, .text = chunk->error().message};
-    if (!tools::are_right_bytes((*chunk)->bytes(), recording_, (*chunk)->offset()))
-      return {.kind = Piece::Kind::kFailed, .text = "wrong bytes"};
-    return {.kind = Piece::Kind::kBytes, .length = (*chunk)->bytes().size(), .text = {}};
-  }
+    if (*chunk) return checked(setup.file, (*chunk)->offset(), (*chunk)->bytes());
+    const bool is_late = chunk->error().code == Code::kDeadlineExceeded;
+    return {.kind = is_late ? Piece::Kind::kNotYet : Piece::Kind::kFailed, .text = chunk->error().message};
+  };
+}
 
- private:
-  Client client_;
-  Stream stream_;
-  std::uint32_t recording_;
-};
-
-class ByItself final : public Source {
- public:
-  explicit ByItself(const ViewerSetup& setup)
-      : fd_(::open(setup.path.c_str(), O_RDONLY | O_CLOEXEC)), recording_(setup.recording), buffer_(65536) {}
-
-  Piece next() override {
-    const ssize_t got = pread(fd_.get(), buffer_.data(), buffer_.size(), static_cast<off_t>(offset_));
+Source by_itself(const ViewerSetup& setup) {
+  const auto fd = std::make_shared<shm::UniqueFd>(::open(setup.file.path.c_str(), O_RDONLY | O_CLOEXEC));
+  return [fd, &setup, buffer = std::vector<std::byte>(65536), offset = std::uint64_t{0}]() mutable -> Piece {
+    const ssize_t got = pread(fd->get(), buffer.data(), buffer.size(), static_cast<off_t>(offset));
     if (got == 0) return {.kind = Piece::Kind::kEnd, .text = {}};
     if (got < 0) return {.kind = Piece::Kind::kFailed, .text = std::strerror(errno)};
     const auto length = static_cast<std::uint64_t>(got);
-    if (!tools::are_right_bytes(std::span(buffer_).first(length), recording_, offset_))
-      return {.kind = Piece::Kind::kFailed, .text = "wrong bytes"};
-    offset_ += length;
-    return {.kind = Piece::Kind::kBytes, .length = length, .text = {}};
-  }
-
- private:
-  shm::UniqueFd fd_;
-  std::uint32_t recording_;
-  std::uint64_t offset_ = 0;
-  std::vector<std::byte> buffer_;
-};
+    offset += length;
+    return checked(setup.file, offset - length, std::span(buffer).first(length));
+  };
+}
 
 class Viewer {
  public:
   Viewer(const ViewerSetup& setup, int pipe) : setup_(setup), pipe_(pipe) {}
 
   void play() {
-    std::unique_ptr<Source> source = open();
-    while (source && bytes_ < setup_.bytes) {
+    const Source source = open();
+    while (source && bytes_ < setup_.file.size) {
       const auto due = setup_.start + std::chrono::nanoseconds(bytes_ * 1'000'000'000 / setup_.bytes_per_s);
       std::this_thread::sleep_until(due);
       const auto before = SteadyClock::now();
-      const Piece piece = source->next();
+      const Piece piece = source();
       take(piece, SteadyClock::now() - before);
       if (piece.kind == Piece::Kind::kEnd || piece.kind == Piece::Kind::kFailed) break;
     }
@@ -109,12 +81,11 @@ class Viewer {
   }
 
  private:
-  std::unique_ptr<Source> open() {
-    if (setup_.socket.empty()) return std::make_unique<ByItself>(setup_);
-    auto source = ThroughDaemon::open(setup_);
-    if (source) return std::move(*source);
-    problem_ = source.error().message;
-    return nullptr;
+  Source open() {
+    if (setup_.socket.empty()) return by_itself(setup_);
+    auto source = through_daemon(setup_);
+    if (!source) problem_ = source.error().message;
+    return source ? std::move(*source) : nullptr;
   }
 
   void take(const Piece& piece, std::chrono::nanoseconds waited) {
@@ -138,7 +109,7 @@ class Viewer {
 
   void report_tick() { send(tick_); }
   void report_end() {
-    if (problem_.empty() && bytes_ != setup_.bytes) problem_ = "ended too early";
+    if (problem_.empty() && bytes_ != setup_.file.size) problem_ = "ended too early";
     Report report = {.kind = Report::Kind::kFinal,
                      .viewer = setup_.number,
                      .informed = informed_,
@@ -163,12 +134,8 @@ class Viewer {
 
 }  // namespace
 
-pid_t start_viewer(const ViewerSetup& setup, int pipe) {
-  const pid_t pid = fork();
-  if (pid != 0) return pid;
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  Viewer(setup, pipe).play();
-  _exit(0);
+lab::Process start_viewer(const ViewerSetup& setup, int pipe) {
+  return lab::fork_child([&] { Viewer(setup, pipe).play(); });
 }
 
 }  // namespace nvr::demo

@@ -2,12 +2,13 @@
 // how it fares four times a second.
 #pragma once
 
-#include <sys/types.h>
-
 #include <chrono>
 #include <cstdint>
 #include <string>
 #include <type_traits>
+
+#include "tools/lab/process.h"
+#include "tools/lab/recording_file.h"
 
 namespace nvr::demo {
 
@@ -19,10 +20,8 @@ constexpr auto kDeadline = std::chrono::milliseconds(250);
 
 struct ViewerSetup {
   std::uint32_t number = 0;
-  std::string socket;           // of the daemon; empty: reads `path` by itself
-  std::string path;             // of the recording's file
-  std::uint32_t recording = 0;  // 1/<recording>
-  std::uint64_t bytes = 0;
+  std::string socket;  // of the daemon; empty: reads the file by itself
+  const lab::RecordingFile& file;
   std::uint64_t bytes_per_s = 0;
   SteadyClock::time_point start;  // of the playback
 };
@@ -42,7 +41,7 @@ struct Report {
 };
 static_assert(sizeof(Report) <= 512 && std::is_trivially_copyable_v<Report>);
 
-// Starts it. Reports go to `pipe`. Call before there are threads. The pid, or -1 (errno).
-[[nodiscard]] pid_t start_viewer(const ViewerSetup& setup, int pipe);
+// Starts it. Reports go to `pipe`. Call before there are threads.
+[[nodiscard]] lab::Process start_viewer(const ViewerSetup& setup, int pipe);
 
 }  // namespace nvr::demo

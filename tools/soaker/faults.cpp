@@ -2,27 +2,22 @@
 
 #include <fmt/format.h>
 
-#include <cstdlib>
-
 #include "shm/clock.h"
 
 namespace nvr::soak {
 
-Faults::Faults(std::string order_command, std::vector<std::pair<std::string, std::uint64_t>> files,
+Faults::Faults(lab::ImageDisk& disk, std::string directory, const std::vector<lab::RecordingFile>& files,
                Ledger& ledger, std::uint64_t seed)
-    : order_command_(std::move(order_command)), files_(std::move(files)), ledger_(ledger), random_(seed) {}
+    : disk_(disk), directory_(std::move(directory)), files_(files), ledger_(ledger), random_(seed) {}
 
-bool Faults::order(const std::string& text) const {
-  return std::system((order_command_ + " " + text + " > /dev/null").c_str()) == 0;
-}
-
-bool Faults::break_something() {
+void Faults::break_something() {
   const auto upto = [&](std::uint64_t low, std::uint64_t high) {
     return std::uniform_int_distribution<std::uint64_t>(low, high)(random_);
   };
   for (std::uint64_t i = upto(1, 2); i > 0; --i) {
-    const auto& [name, length] = files_[upto(0, files_.size() - 1)];
-    const std::uint64_t begin = upto(0, length / 4096 - 1) * 4096;
+    const lab::RecordingFile& file = files_[upto(0, files_.size() - 1)];
+    const std::string name = directory_ + "/" + file_name_of(file.id);
+    const std::uint64_t begin = upto(0, file.size / 4096 - 1) * 4096;
     const std::uint64_t end = begin + upto(1, 64) * 4096;
     const std::string range = fmt::format("file {} {}-{}", name, begin, end);
     std::string kind;
@@ -55,16 +50,14 @@ bool Faults::break_something() {
     }
     // Before it can happen.
     if (kind.starts_with("EIO")) ledger_.fails_until_ns.store(UINT64_MAX);
-    if (!order(text)) return false;
+    disk_.order(text);
     ++by_kind_[kind];
   }
-  return true;
 }
 
-bool Faults::mend() {
-  const bool mended = order("clear");
+void Faults::mend() {
+  disk_.order("clear");
   if (ledger_.fails_until_ns.load() == UINT64_MAX) ledger_.fails_until_ns.store(shm::now_ns());
-  return mended;
 }
 
 }  // namespace nvr::soak

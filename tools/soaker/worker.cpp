@@ -1,9 +1,6 @@
 #include "tools/soaker/worker.h"
 
 #include <fmt/format.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -13,7 +10,6 @@
 
 #include "nvr/client.h"
 #include "shm/clock.h"
-#include "tools/common/made_recording.h"
 
 namespace nvr::soak {
 namespace {
@@ -76,8 +72,8 @@ class Worker {
   }
 
   void open(Client& client, std::vector<Reading>& readings) {
-    OpenRequest request = {.recording = {1, upto(0, static_cast<std::uint32_t>(setup_.lengths.size()) - 1)}};
-    const std::uint64_t length = setup_.lengths[request.recording.recording];
+    OpenRequest request = {.recording = {1, upto(0, static_cast<std::uint32_t>(setup_.files.size()) - 1)}};
+    const std::uint64_t length = setup_.files[request.recording.recording].size;
     request.begin = std::uniform_int_distribution<std::uint64_t>(0, length - 1)(random_);
     request.end = std::uniform_int_distribution<std::uint64_t>(request.begin + 1, length)(random_);
     request.priority = static_cast<Priority>(upto(0, 3));
@@ -113,8 +109,9 @@ class Worker {
     if (chunk.offset() != reading.next || chunk.offset() + chunk.bytes().size() > reading.request.end)
       return object(describe(reading) +
                     fmt::format(": a chunk at {} instead of {}", chunk.offset(), reading.next));
-    if (!tools::are_right_bytes(chunk.bytes(), reading.request.recording.recording, chunk.offset()))
-      return object(describe(reading) + fmt::format(": wrong bytes in the chunk at {}", chunk.offset()));
+    const auto problem =
+        setup_.files[reading.request.recording.recording].difference(chunk.offset(), chunk.bytes());
+    if (!problem.empty()) return object(describe(reading) + ": " + problem);
     reading.next += chunk.bytes().size();
     add(account_.bytes, chunk.bytes().size());
     if (reading.chunks_until_cancel != UINT32_MAX && reading.chunks_until_cancel > 0)
@@ -160,12 +157,8 @@ class Worker {
 
 }  // namespace
 
-pid_t start_worker(const WorkerSetup& setup, Ledger& ledger, std::uint32_t place) {
-  const pid_t pid = fork();
-  if (pid != 0) return pid;
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  Worker(setup, ledger, ledger.accounts[place]).run();
-  _exit(0);
+lab::Process start_worker(const WorkerSetup& setup, Ledger& ledger, std::uint32_t place) {
+  return lab::fork_child([&] { Worker(setup, ledger, ledger.accounts[place]).run(); });
 }
 
 }  // namespace nvr::soak
