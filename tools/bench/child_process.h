@@ -1,60 +1,45 @@
 // A child process of ours, ended and waited for when its owner goes.
 #pragma once
 
-#include <errno.h>
 #include <signal.h>
-#include <sys/prctl.h>
-#include <sys/types.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <utility>
 
 #include "nvr/error.h"
+#include "tools/lab/failure.h"
+#include "tools/lab/process.h"
 
 namespace nvr::bench {
 
-class ChildProcess {
- public:
-  ChildProcess() = default;
-  explicit ChildProcess(pid_t pid) : pid_(pid) {}
-  ChildProcess(ChildProcess&& other) noexcept : pid_(std::exchange(other.pid_, -1)) {}
-  ChildProcess& operator=(ChildProcess&& other) noexcept {
-    std::swap(pid_, other.pid_);
-    return *this;
+// What the laboratory throws, as a Result.
+template <class Work>
+[[nodiscard]] auto attempt(Work&& work) -> Result<decltype(work())> {
+  try {
+    return work();
+  } catch (const lab::Failure& failure) {
+    return fail(Code::kUnavailable, failure.what());
   }
-  // Asks it to end, and after five seconds no longer asks.
-  ~ChildProcess() {
-    if (has_ended()) return;
-    kill(pid_, SIGTERM);
-    for (int i = 0; i < 1000 && !has_ended(); ++i) usleep(5000);
-    if (has_ended()) return;
-    kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
-  }
+}
 
-  [[nodiscard]] pid_t pid() const { return pid_; }
-  [[nodiscard]] bool has_ended() {
-    if (pid_ > 0 && waitpid(pid_, nullptr, WNOHANG) == pid_) pid_ = -1;
-    return pid_ <= 0;
-  }
+class ChildProcess : public lab::Process {
+ public:
+  ChildProcess() : Process(-1) {}
+  explicit ChildProcess(lab::Process process) : Process(std::move(process)) {}
+
+  [[nodiscard]] bool has_ended() { return pid() <= 0 || !is_running(); }
 
   // Forks a child that does body() and ends with the exit code that it returns; or when it is asked to, or
   // when its parent ends, however that happens. Before the caller has threads that hold locks.
   template <class Body>
   [[nodiscard]] static Result<ChildProcess> fork(Body&& body) {
-    const pid_t parent = getpid();
-    const pid_t pid = ::fork();
-    if (pid < 0) return fail_errno(errno, "cannot fork");
-    if (pid > 0) return ChildProcess(pid);
-    signal(SIGTERM, SIG_DFL);
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
-    if (getppid() != parent) _exit(1);
-    _exit(body());
+    return attempt([&] {
+      return ChildProcess(lab::fork_child([&] {
+        ::signal(SIGTERM, SIG_DFL);
+        _exit(body());
+      }));
+    });
   }
-
- private:
-  pid_t pid_ = -1;
 };
 
 }  // namespace nvr::bench

@@ -74,7 +74,7 @@ Result<Laboratory> put_up(const BenchOptions& options, const std::filesystem::pa
   const std::string size = fmt::format("{}M", data_mib + data_mib / 25 + 256);
   fmt::print(stderr, "a disk of {} with {} recordings of {} MiB\n", size, shape.count, shape.bytes / kMiB);
   auto disk = SlowDisk::up(
-      options.disk.script, scratch / "slow", scratch / "slow-disk.log",
+      options.disk.script, scratch,
       {"--size", size, "--seek", "8.5ms", "--rotation", "4.2ms", "--bandwidth", "160MB", "--seed", "1"});
   if (!disk) return tl::unexpected(disk.error());
   if (auto set = disk->set_read_ahead(options.disk.read_ahead_kib); !set) return tl::unexpected(set.error());

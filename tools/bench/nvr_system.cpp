@@ -73,11 +73,9 @@ Result<DaemonProcess> start_nvr_daemon(const SystemSetup& setup, const std::stri
   std::vector<std::string> more = setup.daemon_options;
   if (setup.streams > kUsualStreams)
     more.insert(more.end(), {"--client-memory", fmt::format("{}MiB", 2 * window_bytes >> 20)});
-  std::filesystem::path log = socket_of(setup, engine);
   return DaemonProcess::start({.program = setup.daemon,
                                .directory = setup.files.directory(),
                                .socket = socket_of(setup, engine),
-                               .log = log.replace_extension(".log"),
                                .engine = engine,
                                .device_kind = setup.device_kind,
                                .more = std::move(more)});

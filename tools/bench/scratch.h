@@ -2,26 +2,24 @@
 #pragma once
 
 #include <filesystem>
-#include <utility>
+#include <memory>
 
-#include "nvr/error.h"
+#include "tools/bench/child_process.h"
+#include "tools/lab/temp_dir.h"
 
 namespace nvr::bench {
 
 class ScratchDirectory {
  public:
-  // Makes PARENT/nvr-bench-XXXXXX.
-  [[nodiscard]] static Result<ScratchDirectory> create(const std::filesystem::path& parent);
-  ScratchDirectory(ScratchDirectory&& other) noexcept : path_(std::exchange(other.path_, {})) {}
-  ScratchDirectory& operator=(ScratchDirectory&&) = delete;
-  ~ScratchDirectory();
-
-  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+  [[nodiscard]] static Result<ScratchDirectory> create(const std::filesystem::path& parent) {
+    return attempt([&] { return ScratchDirectory(std::make_unique<lab::TempDir>(parent)); });
+  }
+  [[nodiscard]] std::filesystem::path path() const { return directory_->path(); }
 
  private:
-  explicit ScratchDirectory(std::filesystem::path path) : path_(std::move(path)) {}
+  explicit ScratchDirectory(std::unique_ptr<lab::TempDir> directory) : directory_(std::move(directory)) {}
 
-  std::filesystem::path path_;
+  std::unique_ptr<lab::TempDir> directory_;
 };
 
 }  // namespace nvr::bench

@@ -2,44 +2,36 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "nvr/error.h"
+#include "tools/lab/image_disk.h"
 
 namespace nvr::bench {
 
 class SlowDisk {
  public:
-  // Root only. `script` is tools/slow-disk; `directory` does not exist yet; what the script says goes to
-  // `log`.
+  // Root only. `script` is tools/slow-disk; the image lies beneath `parent`.
   [[nodiscard]] static Result<SlowDisk> up(const std::filesystem::path& script,
-                                           const std::filesystem::path& directory,
-                                           const std::filesystem::path& log,
+                                           const std::filesystem::path& parent,
                                            const std::vector<std::string>& model);
-  SlowDisk(SlowDisk&& other) noexcept
-      : script_(std::exchange(other.script_, {})),
-        directory_(std::move(other.directory_)),
-        log_(std::move(other.log_)),
-        read_ahead_before_(std::move(other.read_ahead_before_)) {}
+  SlowDisk(SlowDisk&&) noexcept = default;
   SlowDisk& operator=(SlowDisk&&) = delete;
   ~SlowDisk();
 
   // Where its file system is mounted.
-  [[nodiscard]] std::filesystem::path mounted_at() const { return directory_ / "disk"; }
+  [[nodiscard]] std::filesystem::path mounted_at() const { return disk_->directory() + "/disk"; }
   // The kernel's read-ahead: disks have 128, but a loop device may come with twenty times as much.
   [[nodiscard]] Result<void> set_read_ahead(unsigned kib);
   // Nothing of it is cached afterwards.
   [[nodiscard]] Result<void> forget() const;
 
  private:
-  SlowDisk(std::filesystem::path script, std::filesystem::path directory, std::filesystem::path log)
-      : script_(std::move(script)), directory_(std::move(directory)), log_(std::move(log)) {}
+  explicit SlowDisk(std::unique_ptr<lab::ImageDisk> disk) : disk_(std::move(disk)) {}
 
-  std::filesystem::path script_;  // empty: nothing to take down
-  std::filesystem::path directory_;
-  std::filesystem::path log_;
+  std::unique_ptr<lab::ImageDisk> disk_;
   std::string read_ahead_before_;  // of the loop device, which outlives this: what to leave it with
 };
 
