@@ -171,7 +171,7 @@ class Parser {
   }
 
   void operations() {
-    if (at_end()) return;
+    if (at_end() || words_[next_].empty()) return;
     std::uint8_t chosen = 0;
     std::istringstream names(words_[next_]);
     for (std::string name; std::getline(names, name, ',');) {

@@ -76,14 +76,15 @@ Result<Time> parse_time(std::string_view text) {
                 fmt::format("'{}' is no time such as 20s, 8.5ms, 150us or 2min", text));
   const double nanoseconds = number->first * static_cast<double>(*factor);
   if (nanoseconds > kLongest_s * 1e9) return fail(Code::kOutOfRange, fmt::format("{} is too long", text));
-  return Time(std::llround(nanoseconds));
+  return std::chrono::microseconds(std::llround(nanoseconds / 1e3));
 }
 
 Result<double> parse_percent(std::string_view text) {
   const auto number = parse_decimal(text);
   if (!number || number->second != "%" || number->first > 100)
     return fail(Code::kInvalidArgument, fmt::format("'{}' is no chance between 0% and 100%", text));
-  return number->first / 100;
+  // To a millionth, so that it is printed exactly.
+  return std::round(number->first * 1e4) / 1e6;
 }
 
 std::string size_text(std::uint64_t bytes) {
