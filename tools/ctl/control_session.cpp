@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstring>
+#include <optional>
 
 #include "shm/clock.h"
 #include "shm/socket.h"
@@ -15,17 +16,26 @@ using shm::MessageType;
 
 constexpr std::size_t kMaxAnswerBytes = 64U << 20;
 
-// Adds a piece to what has come so far. True once the text is whole.
-Result<bool> add_part(std::span<const std::byte> message, std::string& text) {
+// The pieces of an answer that have come so far.
+struct Answer {
+  std::string text;
+  std::optional<std::uint32_t> total;  // as the first piece says
+};
+
+// Adds a piece. True once the text is whole.
+Result<bool> add_part(std::span<const std::byte> message, Answer& answer) {
   constexpr std::size_t kPrefix = offsetof(shm::StatusPart, text);
   shm::StatusPart part;
   if (message.size() < kPrefix)
     return fail(Code::kFailedPrecondition, "the daemon sent an answer without its head");
   std::memcpy(static_cast<void*>(&part), message.data(), kPrefix);
   const std::size_t length = message.size() - kPrefix;
-  if (part.total > kMaxAnswerBytes || part.offset != text.size() || length > part.total - part.offset ||
+  std::string& text = answer.text;
+  if (part.total > kMaxAnswerBytes || part.total != answer.total.value_or(part.total) ||
+      part.offset != text.size() || length > part.total - part.offset ||
       (length == 0 && part.total != part.offset))
     return fail(Code::kFailedPrecondition, "the daemon sent an answer that does not fit together");
+  answer.total = part.total;
   text.append(reinterpret_cast<const char*>(message.data()) + kPrefix, length);
   return text.size() == part.total;
 }
@@ -65,10 +75,15 @@ Result<ControlSession> ControlSession::connect(std::string socket_path, std::chr
   const std::uint64_t deadline_ns = deadline_after(timeout);
   auto socket = shm::connect_socket(socket_path, deadline_ns);
   if (!socket) return tl::unexpected(socket.error());
-  const auto greeting = shm::greet(socket->get(), 0, 0, deadline_ns);
+  return over(std::move(*socket), std::move(socket_path), timeout);
+}
+
+Result<ControlSession> ControlSession::over(shm::UniqueFd socket, std::string socket_path,
+                                            std::chrono::milliseconds timeout) {
+  const auto greeting = shm::greet(socket.get(), 0, 0, deadline_after(timeout));
   if (!greeting) return tl::unexpected(in_time(greeting.error(), socket_path, timeout));
-  if (auto sent = shm::send_message(socket->get(), shm::Ready{}); !sent) return tl::unexpected(sent.error());
-  return ControlSession(std::move(socket_path), timeout, std::move(*socket), greeting->welcome.version_minor);
+  if (auto sent = shm::send_message(socket.get(), shm::Ready{}); !sent) return tl::unexpected(sent.error());
+  return ControlSession(std::move(socket_path), timeout, std::move(socket), greeting->welcome.version_minor);
 }
 
 template <class Request>
@@ -93,7 +108,7 @@ template Result<std::string> ControlSession::ask(const shm::DisconnectRequest&);
 
 Result<std::string> ControlSession::receive_answer(std::uint64_t deadline_ns) {
   std::array<std::byte, shm::kMaxMessageBytes> buffer;
-  std::string text;
+  Answer answer;
   for (;;) {
     const auto message = receive(socket_.get(), buffer, deadline_ns);
     if (!message) return tl::unexpected(message.error());
@@ -104,9 +119,9 @@ Result<std::string> ControlSession::receive_answer(std::uint64_t deadline_ns) {
       return tl::unexpected(goodbye ? shm::to_error(*goodbye) : goodbye.error());
     }
     if (header->type != MessageType::kStatusPart) continue;  // a newer daemon may say more than we understand
-    const auto whole = add_part(*message, text);
+    const auto whole = add_part(*message, answer);
     if (!whole) return tl::unexpected(whole.error());
-    if (*whole) return text;
+    if (*whole) return std::move(answer.text);
   }
 }
 

@@ -18,6 +18,9 @@ class ControlSession {
   // question.
   [[nodiscard]] static Result<ControlSession> connect(std::string socket_path,
                                                       std::chrono::milliseconds timeout);
+  // The same over a socket that is connected already; `socket_path` is for messages.
+  [[nodiscard]] static Result<ControlSession> over(shm::UniqueFd socket, std::string socket_path,
+                                                   std::chrono::milliseconds timeout);
 
   // Each answers with a text of the daemon's, JSON in UTF-8. FailedPrecondition of a daemon that is too old
   // to know the question. After an error the session is of no use any more.
