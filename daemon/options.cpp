@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -142,19 +143,38 @@ void define(CLI::App& app, Options& options) {
       ->type_name("LEVEL");
 }
 
+tl::unexpected<Error> wrong(std::string why) {
+  return fail(Code::kInvalidArgument, std::move(why));
+}
+
 // What no single option can tell by itself.
-void settle(Options& options) {
-  if (options.socket_path.empty() && getenv("LISTEN_FDS") == nullptr) reject("--socket is required");
+Result<void> settle(Options& options) {
+  if (options.socket_path.empty() && getenv("LISTEN_FDS") == nullptr) return wrong("--socket is required");
   if (options.max_clients_per_uid == 0) options.max_clients_per_uid = options.max_clients;
   if (options.max_clients_per_uid > options.max_clients)
-    reject("--max-clients-per-uid is more than --max-clients");
+    return wrong("--max-clients-per-uid is more than --max-clients");
   if (!options.metrics.empty())
     if (const auto address = MetricsAddress::parse(options.metrics); !address)
-      reject("--metrics " + address.error().message);
-  if (options.client_memory_bytes == 0) reject("--client-memory 0 would admit nobody");
+      return wrong("--metrics " + address.error().message);
+  if (options.client_memory_bytes == 0) return wrong("--client-memory 0 would admit nobody");
   if (options.total_memory_bytes == 0)
     options.total_memory_bytes = static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) *
                                  static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE)) / 4;
+  return {};
+}
+
+// Fills in the options that `app` defines. InvalidArgument. Throws CLI::Success for --help and --version.
+Result<void> parse(CLI::App& app, Options& options, int argc, const char* const* argv) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success&) {
+    throw;
+  } catch (const CLI::ConfigError& error) {
+    return wrong(app["--config"]->as<std::string>() + ": " + error.what());
+  } catch (const CLI::ParseError& error) {
+    return wrong(error.what());
+  }
+  return settle(options);
 }
 
 void require_directory(const std::string& path, const char* what) {
@@ -179,18 +199,24 @@ Options parse_options(int argc, char** argv) {
   CLI::App app(kAbout, "nvr-readerd");
   define(app, options);
   try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& wanted) {  // --help, --version
+    if (const auto parsed = parse(app, options, argc, argv); !parsed) reject(parsed.error().message);
+  } catch (const CLI::Success& wanted) {
     std::exit(app.exit(wanted));
-  } catch (const CLI::ConfigError& error) {
-    reject(app["--config"]->as<std::string>() + ": " + error.what());
-  } catch (const CLI::ParseError& error) {
-    reject(error.what());
   }
-  settle(options);
   if (app.count("--check-config") > 0) check_surroundings(options);
   if (app.count("--print-config") > 0) std::fputs(as_config(options).c_str(), stdout);
   if (app.count("--check-config") + app.count("--print-config") > 0) std::exit(0);
+  return options;
+}
+
+Result<Options> read_config(const std::string& path) {
+  Options options;
+  CLI::App app(kAbout, "nvr-readerd");
+  define(app, options);
+  const std::string config = "--config=" + path;
+  const std::array arguments = {"nvr-readerd", config.c_str()};
+  if (auto parsed = parse(app, options, arguments.size(), arguments.data()); !parsed)
+    return tl::unexpected(parsed.error());
   return options;
 }
 

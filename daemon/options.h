@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "nvr/error.h"
+
 namespace nvr::daemon {
 
 enum class DeviceKind { kAuto, kRotational, kSolid };
@@ -35,5 +37,7 @@ struct Options {
 // Parses the command line, and the file that --config names. Ends the process for --help, --version,
 // --check-config and --print-config (0), and for what cannot be right (2, with one clear line on stderr).
 [[nodiscard]] Options parse_options(int argc, char** argv);
+// The options of a configuration file alone. InvalidArgument, with a sentence, for what cannot be right.
+[[nodiscard]] Result<Options> read_config(const std::string& path);
 
 }  // namespace nvr::daemon

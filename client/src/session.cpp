@@ -52,7 +52,12 @@ Error refused_error(const Connection& connection) {
 Result<std::shared_ptr<Session>> Session::connect(const std::string& path, const ConnectOptions& options) {
   auto connection = Connection::connect(path, options);
   if (!connection) return tl::unexpected(connection.error());
-  std::shared_ptr<Session> session(new Session(path, options, std::move(*connection)));
+  return over(std::move(*connection), path, options);
+}
+
+Result<std::shared_ptr<Session>> Session::over(std::shared_ptr<Connection> connection,
+                                               const std::string& path, const ConnectOptions& options) {
+  std::shared_ptr<Session> session(new Session(path, options, std::move(connection)));
   if (!session->resumes()) return session;
   if (auto made = session->make_event_descriptors(); !made) return tl::unexpected(made.error());
   return session;

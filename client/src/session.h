@@ -29,6 +29,10 @@ class Session {
  public:
   [[nodiscard]] static Result<std::shared_ptr<Session>> connect(const std::string& path,
                                                                 const ConnectOptions& options);
+  // The same over a connection that is established already.
+  [[nodiscard]] static Result<std::shared_ptr<Session>> over(std::shared_ptr<Connection> connection,
+                                                             const std::string& path,
+                                                             const ConnectOptions& options);
   // The Client and all Streams have gone: the daemon is told, by a closed socket.
   ~Session();
   Session(const Session&) = delete;
