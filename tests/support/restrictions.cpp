@@ -15,20 +15,55 @@
 namespace nvr::test {
 namespace {
 
-// The numbers of the calls that are denied here are the same on every architecture, so the filter does not
-// ask for which one the call is made.
-bool deny(const DeniedCall& call) {
-  std::array<sock_filter, 6> program = {
-      {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<unsigned>(call.number), 0, 3),
-       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[1])),  // its lower half
-       BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, call.from_second, 0, 1),
-       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (static_cast<unsigned>(call.error) & SECCOMP_RET_DATA)),
-       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)}};
-  const sock_fprog filter = {.len = program.size(), .filter = program.data()};
-  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
-}
+// A filter that is being written, in memory of its own: nothing may be allocated here.
+class Filter {
+ public:
+  // The numbers of the calls that are denied here are the same on every architecture, so the filter does not
+  // ask for which one the call is made.
+  void deny(const DeniedCall& call) {
+    jumps_ = 0;
+    load(offsetof(seccomp_data, nr));
+    leave_unless(BPF_JEQ, static_cast<unsigned>(call.number));
+    for (const DeniedCall::Argument& argument : call.arguments) {
+      load(offsetof(seccomp_data, args) + argument.index * sizeof(std::uint64_t));  // its lower half
+      add(BPF_STMT(BPF_ALU | BPF_AND | BPF_K, argument.mask));
+      leave_unless(BPF_JGE, argument.least);
+      leave_if_greater(argument.most);
+    }
+    add(BPF_STMT(BPF_RET | BPF_K,
+                 SECCOMP_RET_ERRNO | (static_cast<unsigned>(call.error) & SECCOMP_RET_DATA)));
+    for (unsigned i = 0; i < jumps_; ++i) {  // to the next call
+      sock_filter& jump = program_.at(places_.at(i));
+      const auto distance = static_cast<std::uint8_t>(length_ - places_.at(i) - 1);
+      (jump.jt == kAway ? jump.jt : jump.jf) = distance;
+    }
+  }
+  [[nodiscard]] bool install() {
+    add(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+    const sock_fprog filter = {.len = length_, .filter = program_.data()};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+  }
+
+ private:
+  static constexpr std::uint8_t kAway = UINT8_MAX;  // a jump whose target is not known yet
+
+  void add(sock_filter instruction) { program_.at(length_++) = instruction; }
+  void load(std::size_t offset) { add(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<unsigned>(offset))); }
+  void leave_unless(unsigned comparison, std::uint32_t value) {
+    places_.at(jumps_++) = length_;
+    add(BPF_JUMP(BPF_JMP | BPF_K | comparison, value, 0, kAway));
+  }
+  void leave_if_greater(std::uint32_t value) {
+    places_.at(jumps_++) = length_;
+    add(BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, value, kAway, 0));
+  }
+
+  std::array<sock_filter, 128> program_ = {};
+  std::uint16_t length_ = 0;
+  std::array<std::uint16_t, 16> places_ = {};  // of the jumps of one call
+  unsigned jumps_ = 0;
+};
 
 // From the bounding set, so that root does not get it back by executing a program, and from all others.
 bool drop_ipc_lock() {
@@ -64,7 +99,10 @@ bool impose(const Restrictions& restrictions) {
       !replace_io_uring_disabled(restrictions.io_uring_disabled.c_str()))
     return false;
   if (restrictions.max_locked_bytes && !limit_locked(*restrictions.max_locked_bytes)) return false;
-  return !restrictions.denied || deny(*restrictions.denied);
+  if (restrictions.denied.empty()) return true;
+  Filter filter;
+  for (const DeniedCall& call : restrictions.denied) filter.deny(call);
+  return filter.install();
 }
 
 }  // namespace nvr::test

@@ -4,21 +4,30 @@
 
 #include <sys/resource.h>
 
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace nvr::test {
 
-// A system call that fails with `error` (by a seccomp filter), whoever makes it; if its second argument is at
-// least `from_second`.
+// A system call that fails with `error` (by a seccomp filter), whoever makes it. Where arguments are named,
+// only if all of them are so.
 struct DeniedCall {
+  // The lower half of an argument: of its bits in `mask`, at least `least` and at most `most`.
+  struct Argument {
+    unsigned index = 0;
+    std::uint32_t least = 0;
+    std::uint32_t most = UINT32_MAX;
+    std::uint32_t mask = UINT32_MAX;
+  };
   int number = 0;  // SYS_...
   int error = 0;
-  unsigned from_second = 0;
+  std::vector<Argument> arguments = {};
 };
 
 struct Restrictions {
-  std::optional<DeniedCall> denied = {};
+  std::vector<DeniedCall> denied = {};
   // RLIMIT_MEMLOCK. CAP_IPC_LOCK, to which it does not apply, goes for good, also for what the child
   // executes.
   std::optional<rlim_t> max_locked_bytes = {};

@@ -90,7 +90,7 @@ TEST_CASE("io_uring denied by a seccomp filter") {
   for (const Case& refusal : cases) {
     CAPTURE(refusal.denied.number, refusal.denied.error);
     Refused refused;
-    refused.options.restrictions.denied = refusal.denied;
+    refused.options.restrictions.denied = {refusal.denied};
     refused.check(refusal.words);
   }
 }
@@ -103,7 +103,7 @@ TEST_CASE("io_uring disabled by sysctl") {
   for (const std::string level : {"1", "2"}) {
     CAPTURE(level);
     Refused refused;
-    refused.options.restrictions.denied = {SYS_io_uring_setup, EPERM};
+    refused.options.restrictions.denied = {{SYS_io_uring_setup, EPERM}};
     refused.options.restrictions.io_uring_disabled = refused.site.root() / "io_uring_disabled";
     write_file(refused.options.restrictions.io_uring_disabled, level + "\n");
     refused.check({"io_uring_setup", "Operation not permitted", "kernel.io_uring_disabled is " + level,
@@ -186,7 +186,8 @@ TEST_CASE("an io_uring that fails while it is in use ends every stream with one 
   const RecordingFile file = site.record({1, 1}, 40 * kChunkBytes + 1);
   DaemonOptions options = site.options();
   options.arguments = {"--io-depth", "32"};
-  options.restrictions.denied = {.number = SYS_io_uring_enter, .error = EPERM, .from_second = 8};
+  options.restrictions.denied = {
+      {.number = SYS_io_uring_enter, .error = EPERM, .arguments = {{.index = 1, .least = 8}}}};
   DaemonProcess daemon(options);
   Client client = connect_to(daemon, {.streams = 20, .slots_per_stream = 4});
   CHECK(problem_reading(client, file) == "");  // a few submissions at a time are allowed
