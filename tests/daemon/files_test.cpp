@@ -17,6 +17,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <optional>
 #include <random>
 #include <string>
@@ -31,6 +32,8 @@
 #include "daemon/sigbus_guard.h"
 #include "shm/clock.h"
 #include "shm/socket.h"
+#include "tests/support/environment.h"
+#include "tests/support/system_calls.h"
 #include "tests/support/temp_dir.h"
 
 namespace nvr::daemon {
@@ -230,6 +233,68 @@ class CutFile {
   std::thread cutter_;
 };
 
+// A recording that the page cache has mapped, and reads of it.
+struct HotRecording {
+  static constexpr std::uint32_t kSlots = 8;
+  static constexpr std::uint32_t kBytes = kSlots * shm::kSlotBytes;
+
+  explicit HotRecording(const std::string& directory) {
+    const auto dir = SampleDir::open(directory);
+    REQUIRE(dir.has_value());
+    for (std::uint32_t reader = 0; reader < FileMaps::kReadersBeforeMap; ++reader) {
+      file = SampleFile();
+      REQUIRE(dir->open_recording({1, 1}, file) == 0);
+      file.end = file.size;
+      static_cast<void>(cache.is_hot(file));
+    }
+    map = file.map;
+    REQUIRE(map != nullptr);
+    operation.kind = Operation::Kind::kRead;
+    operation.file = &file;
+    operation.length = kBytes;
+    operation.slot_count = kSlots;
+    for (std::uint32_t i = 0; i < kSlots; ++i) operation.targets[i] = &target[i * shm::kSlotBytes];
+  }
+  HotRecording(const HotRecording&) = delete;
+  HotRecording& operator=(const HotRecording&) = delete;
+
+  std::int64_t read(std::uint64_t offset) {
+    file.map = map;
+    operation.offset = offset;
+    return PageCache::read_hot(operation);
+  }
+
+  PageCache cache;
+  SampleFile file;
+  std::shared_ptr<const shm::Mapping> map;
+  std::vector<std::byte> target = std::vector<std::byte>(kBytes);
+  Operation operation;
+};
+
+TEST_CASE("page cache: copies from a map do not look before each read at what is in memory") {
+  if (const auto reason = test::SystemCalls::missing()) return test::skip_or_fail(*reason);
+  constexpr std::uint64_t kStretch = 128 * shm::kSlotBytes;
+  constexpr std::uint64_t kFileBytes = 8 * kStretch;
+  const Scratch scratch;
+  write_file(scratch / file_name_of({1, 1}), kFileBytes);
+  HotRecording recording(scratch.path());
+  const test::SystemCalls calls = test::SystemCalls::of_thread(gettid());
+  std::vector<std::uint64_t> costs;
+  for (int pass = 0; pass < 10; ++pass) {
+    for (std::uint64_t begin = 0; begin < kFileBytes; begin += kStretch) {
+      const std::uint64_t before = calls.count();
+      for (std::uint64_t at = begin; at < begin + kStretch; at += HotRecording::kBytes)
+        REQUIRE(recording.read(at) == HotRecording::kBytes);
+      const std::uint64_t cost = calls.count() - before;
+      if (begin >= 2 * kStretch) costs.push_back(cost);  // the look ahead has grown to its full length
+    }
+  }
+  // Two calls at best, one look at what is in memory and one at the size. A thread that did not run for 10 ms
+  // looks again, and less far ahead at first: seven looks more. A look before each read would be 32 calls.
+  std::ranges::sort(costs);
+  CHECK(costs[costs.size() / 2] <= 20);
+}
+
 // One read of a file that is cut while it goes on.
 struct CutRead {
   CutFile* file = nullptr;
@@ -250,33 +315,16 @@ struct CutRead {
 CutRead* read_under_way = nullptr;
 
 TEST_CASE("page cache: what is copied from a map is exact while the file is cut short, at any moment") {
-  constexpr std::uint32_t kReadSlots = 8;
-  constexpr std::uint32_t kReadBytes = kReadSlots * shm::kSlotBytes;
+  constexpr std::uint32_t kReadBytes = HotRecording::kBytes;
   constexpr std::uint32_t kPieceBytes = 2 * shm::kSlotBytes;  // what a copy shows at a time
   constexpr std::uint64_t kPage = 4096;
   const Scratch scratch;
   CutFile cut_file(scratch / file_name_of({1, 1}));
-  const auto dir = SampleDir::open(scratch.path());
-  REQUIRE(dir.has_value());
-  PageCache cache;
-  SampleFile file;
-  for (std::uint32_t reader = 0; reader < FileMaps::kReadersBeforeMap; ++reader) {
-    file = SampleFile();
-    REQUIRE(dir->open_recording({1, 1}, file) == 0);
-    file.end = file.size;
-    static_cast<void>(cache.is_hot(file));
-  }
-  const auto map = file.map;
-  REQUIRE(map != nullptr);
-  std::vector<std::byte> target(kReadBytes);
-  Operation operation;
-  operation.kind = Operation::Kind::kRead;
-  operation.file = &file;
-  operation.length = kReadBytes;
-  operation.slot_count = kReadSlots;
-  for (std::uint32_t i = 0; i < kReadSlots; ++i) operation.targets[i] = &target[i * shm::kSlotBytes];
-  operation.copied = [](Operation&, std::uint32_t done) { read_under_way->on_shown(done); };
-  const auto zeroes_in = [&](std::uint32_t length) { return memchr(target.data(), 0, length) != nullptr; };
+  HotRecording recording(scratch.path());
+  recording.operation.copied = [](Operation&, std::uint32_t done) { read_under_way->on_shown(done); };
+  const auto zeroes_in = [&](std::uint32_t length) {
+    return memchr(recording.target.data(), 0, length) != nullptr;
+  };
 
   std::mt19937 random(1);
   const auto pick = [&](std::uint64_t low, std::uint64_t high) {
@@ -289,27 +337,26 @@ TEST_CASE("page cache: what is copied from a map is exact while the file is cut 
   int beside = 0;  // cuts beside the copy, at any moment
   for (std::uint64_t i = 0; i < 100'000 && (caught_in_piece < 300 || caught_at_end < 100 || beside < 1000);
        ++i) {
-    operation.offset = i % (CutFile::kBytes / kReadBytes) * kReadBytes;
+    const std::uint64_t offset = i % (CutFile::kBytes / kReadBytes) * kReadBytes;
     CutRead read = {.file = &cut_file,
                     .moment = static_cast<std::uint32_t>(pick(1, kReadBytes / kPieceBytes - 1) * kPieceBytes),
                     .waits = pick(0, 1) == 0};
-    const std::uint64_t next_piece_end = operation.offset + read.moment + kPieceBytes;
+    const std::uint64_t next_piece_end = offset + read.moment + kPieceBytes;
     read.at = read.waits ? pick(next_piece_end - kPage + 1, next_piece_end - 1)
-                         : pick(operation.offset + 1, operation.offset + kReadBytes - 1);
+                         : pick(offset + 1, offset + kReadBytes - 1);
     read_under_way = &read;
-    std::ranges::fill(target, std::byte{'x'});
-    file.map = map;
-    const std::int64_t result = PageCache::read_hot(operation);
+    std::ranges::fill(recording.target, std::byte{'x'});
+    const std::int64_t result = recording.read(offset);
     cut_file.wait_for_cut();
     if (read.is_cut) cut_file.restore_from(read.at);
     const auto copied = static_cast<std::uint32_t>(std::max<std::int64_t>(result, 0));
-    CAPTURE(i, operation.offset, read.moment, read.at, read.waits, result, read.shown_until);
+    CAPTURE(i, offset, read.moment, read.at, read.waits, result, read.shown_until);
     REQUIRE_FALSE(zeroes_in(std::max(copied, read.shown_until)));
     if (!read.is_cut) continue;  // the kernel had reclaimed some of it
     if (!read.waits) {
       ++beside;
     } else {
-      REQUIRE(result == static_cast<std::int64_t>(read.at - operation.offset));
+      REQUIRE(result == static_cast<std::int64_t>(read.at - offset));
       REQUIRE(zeroes_in(kReadBytes));
       ++(read.moment + kPieceBytes < kReadBytes ? caught_in_piece : caught_at_end);
     }

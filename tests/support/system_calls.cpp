@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <linux/perf_event.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -49,25 +50,30 @@ std::optional<std::string> SystemCalls::missing() {
   return "the kernel's tracepoint raw_syscalls:sys_enter, and root to count it";
 }
 
-SystemCalls::SystemCalls(pid_t process) {
+SystemCalls::SystemCalls(pid_t process, const std::vector<long>& but_for) {
   for (const auto& entry : std::filesystem::directory_iterator("/proc/" + std::to_string(process) + "/task"))
-    add_thread(std::stoi(entry.path().filename()));
+    add_thread(std::stoi(entry.path().filename()), but_for);
 }
 
-SystemCalls SystemCalls::of_thread(pid_t thread) {
+SystemCalls SystemCalls::of_thread(pid_t thread, const std::vector<long>& but_for) {
   SystemCalls calls;
-  calls.add_thread(thread);
+  calls.add_thread(thread, but_for);
   return calls;
 }
 
-void SystemCalls::add_thread(pid_t thread) {
+void SystemCalls::add_thread(pid_t thread, const std::vector<long>& but_for) {
   perf_event_attr attributes = {};
   attributes.type = PERF_TYPE_TRACEPOINT;
   attributes.size = sizeof(attributes);
   attributes.config = system_call_event().value_or(0);
   counters_.emplace_back(
       static_cast<int>(syscall(SYS_perf_event_open, &attributes, thread, -1, -1, PERF_FLAG_FD_CLOEXEC)));
-  if (!counters_.back()) throw TestFailure(std::string("cannot count system calls: ") + strerror(errno));
+  std::string filter;
+  for (const long number : but_for)
+    filter += (filter.empty() ? "id != " : " && id != ") + std::to_string(number);
+  if (!counters_.back() ||
+      (!filter.empty() && ioctl(counters_.back().get(), PERF_EVENT_IOC_SET_FILTER, filter.c_str()) != 0))
+    throw TestFailure(std::string("cannot count system calls: ") + strerror(errno));
 }
 
 std::uint64_t SystemCalls::count() const {

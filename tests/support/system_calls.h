@@ -18,16 +18,17 @@ class SystemCalls {
   // Why none can be counted on this machine; nothing where it can be done.
   [[nodiscard]] static std::optional<std::string> missing();
 
-  // Of all threads that the process has now. Throws where missing() has a reason.
-  explicit SystemCalls(pid_t process);
+  // Of all threads that the process has now, but for the calls of these numbers. Throws where missing() has a
+  // reason.
+  explicit SystemCalls(pid_t process, const std::vector<long>& but_for = {});
   // Of one thread.
-  [[nodiscard]] static SystemCalls of_thread(pid_t thread);
+  [[nodiscard]] static SystemCalls of_thread(pid_t thread, const std::vector<long>& but_for = {});
 
   [[nodiscard]] std::uint64_t count() const;  // since construction
 
  private:
   SystemCalls() = default;
-  void add_thread(pid_t thread);
+  void add_thread(pid_t thread, const std::vector<long>& but_for);
 
   std::vector<shm::UniqueFd> counters_;
 };
