@@ -73,7 +73,7 @@ Answer next_with(nvr_stream* stream, int allowance, std::int64_t timeout_ms = NV
   return answer;
 }
 
-TEST_CASE("C: a chunk for which there is no memory comes with the next call", "[once]") {
+TEST_CASE("C: a chunk for which there is no memory comes with the next call") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 20 * kChunkBytes + 1);
   const DaemonProcess daemon = site.start();
@@ -107,7 +107,7 @@ TEST_CASE("C: a chunk for which there is no memory comes with the next call", "[
   nvr_client_free(client);
 }
 
-TEST_CASE("C: an error for which there is no memory does not become a good end", "[once]") {
+TEST_CASE("C: an error for which there is no memory does not become a good end") {
   const Site site;
   const DaemonProcess daemon = site.start();
   nvr_client* const client = nvr_connect(daemon.socket().c_str(), nullptr, nullptr);
@@ -137,7 +137,7 @@ TEST_CASE("C: an error for which there is no memory does not become a good end",
   nvr_client_free(client);
 }
 
-TEST_CASE("C: a stream that ran out of memory in mid-call is given up", "[once]") {
+TEST_CASE("C: a stream that ran out of memory in mid-call is given up") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, kChunkBytes);
   const DaemonProcess daemon = site.start();
@@ -166,7 +166,7 @@ TEST_CASE("C: a stream that ran out of memory in mid-call is given up", "[once]"
   nvr_client_free(client);
 }
 
-TEST_CASE("C: options without their size are refused, not ignored", "[once]") {
+TEST_CASE("C: options without their size are refused, not ignored") {
   const Site site;
   const DaemonProcess daemon = site.start();
   nvr_options options = {};
@@ -182,7 +182,7 @@ TEST_CASE("C: options without their size are refused, not ignored", "[once]") {
   nvr_client_free(client);
 }
 
-TEST_CASE("C: with resume_ms a stream goes on under the next daemon", "[once]") {
+TEST_CASE("C: with resume_ms a stream goes on under the next daemon") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 30 * kChunkBytes + 1);
   std::optional<DaemonProcess> daemon(site.start());

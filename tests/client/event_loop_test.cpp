@@ -45,7 +45,7 @@ struct FullWindow {
   }
 };
 
-TEST_CASE("a reader that has found nothing once does not ring for every chunk from then on", "[once]") {
+TEST_CASE("a reader that has found nothing once does not ring for every chunk from then on") {
   FullWindow full(true);
   const std::uint64_t before = rings(full.client);
   for (std::uint32_t i = 0; i < kWindow / 2 - 1; ++i) REQUIRE(code_of(full.stream->try_next()) == Code::kOk);
@@ -55,7 +55,7 @@ TEST_CASE("a reader that has found nothing once does not ring for every chunk fr
   CHECK(wait_until([&] { return full.daemon.total("chunks") == kWindow + kWindow / 2; }));
 }
 
-TEST_CASE("credit below half a window is rung for when the reader finds nothing more", "[once]") {
+TEST_CASE("credit below half a window is rung for when the reader finds nothing more") {
   FullWindow full(false);
   std::vector<Chunk> held;
   for (std::uint32_t i = 0; i < kWindow; ++i) {
@@ -67,7 +67,7 @@ TEST_CASE("credit below half a window is rung for when the reader finds nothing 
   CHECK(wait_until([&] { return code_of(full.stream->try_next()) == Code::kOk; }));
 }
 
-TEST_CASE("an event loop that holds the whole window hears of what a dropped chunk brings", "[once]") {
+TEST_CASE("an event loop that holds the whole window hears of what a dropped chunk brings") {
   FullWindow full(false);
   std::vector<Chunk> held;
   for (std::uint32_t i = 0; i < kWindow; ++i) {

@@ -13,7 +13,7 @@
 namespace nvr::test {
 namespace {
 
-TEST_CASE("short streams now and then do not make a healthy daemon look dead", "[once]") {
+TEST_CASE("short streams now and then do not make a healthy daemon look dead") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 1000);
   const DaemonProcess daemon = site.start();
@@ -28,7 +28,7 @@ TEST_CASE("short streams now and then do not make a healthy daemon look dead", "
   }
 }
 
-TEST_CASE("so they do not while a finished stream has not been read to its end", "[once]") {
+TEST_CASE("so they do not while a finished stream has not been read to its end") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 3 * kChunkBytes);
   const DaemonProcess daemon = site.start();
@@ -41,8 +41,7 @@ TEST_CASE("so they do not while a finished stream has not been read to its end",
   CHECK(problem_reading(unread, file, 0, file.size) == "");
 }
 
-TEST_CASE("an open that is tried again and again while all streams wait to be read is only refused",
-          "[once]") {
+TEST_CASE("an open that is tried again and again while all streams wait to be read is only refused") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, kChunkBytes);
   const DaemonProcess daemon = site.start();
@@ -59,7 +58,7 @@ TEST_CASE("an open that is tried again and again while all streams wait to be re
   CHECK(problem_reading(unread, file, 0, file.size) == "");
 }
 
-TEST_CASE("a stopped daemon is given up by a blocked reader", "[once]") {
+TEST_CASE("a stopped daemon is given up by a blocked reader") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 1000);
   const DaemonProcess daemon = site.start();
@@ -73,7 +72,7 @@ TEST_CASE("a stopped daemon is given up by a blocked reader", "[once]") {
   daemon.go_on();
 }
 
-TEST_CASE("a forked child that drops a client keeps what it has mapped since", "[once]") {
+TEST_CASE("a forked child that drops a client keeps what it has mapped since") {
   const Site site;
   const DaemonProcess daemon = site.start();
   std::optional<Client> client = connect_to(daemon, {.streams = 16, .slots_per_stream = 2});
@@ -100,7 +99,7 @@ TEST_CASE("a forked child that drops a client keeps what it has mapped since", "
 
 // The doorbell's number must not be another file's while a chunk may ring it. (The thread sanitizer sees more
 // of it.)
-TEST_CASE("chunks are dropped by one thread while another drops the rest", "[once]") {
+TEST_CASE("chunks are dropped by one thread while another drops the rest") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 8 * kChunkBytes);
   const DaemonProcess daemon = site.start();
@@ -132,7 +131,7 @@ TEST_CASE("chunks are dropped by one thread while another drops the rest", "[onc
   CHECK(daemon.total("violations") == 0);
 }
 
-TEST_CASE("assignment: a chunk to itself stays, a client's connection before ends at once", "[once]") {
+TEST_CASE("assignment: a chunk to itself stays, a client's connection before ends at once") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 3 * kChunkBytes);
   const DaemonProcess daemon = site.start();
@@ -153,7 +152,7 @@ TEST_CASE("assignment: a chunk to itself stays, a client's connection before end
   CHECK(problem_reading(client, file) == "");
 }
 
-TEST_CASE("a timeout of for ever is one", "[once]") {
+TEST_CASE("a timeout of for ever is one") {
   const Site site;
   const DaemonProcess daemon = site.start();
   CHECK(Client::connect(daemon.socket(), {.timeout = std::chrono::milliseconds::max()}).has_value());

@@ -23,7 +23,7 @@ class HourSlices {
   std::uint64_t before_ = internal::wait_slice_ns;
 };
 
-TEST_CASE("a sleeping reader whose window an earlier stream's chunks fill is told so", "[once]") {
+TEST_CASE("a sleeping reader whose window an earlier stream's chunks fill is told so") {
   const HourSlices slices;
   const Site site;
   const RecordingFile file = site.record({1, 1}, 40 * kChunkBytes);

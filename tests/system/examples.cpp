@@ -34,7 +34,7 @@ void require_not_found(const std::vector<std::string>& argv) {
   CHECK_THAT(result.errors, Catch::Contains("recording 9/9 does not exist"));
 }
 
-TEST_CASE("examples: the readers in C++, C and Python print exact bytes, and say what is wrong", "[once]") {
+TEST_CASE("examples: the readers in C++, C and Python print exact bytes, and say what is wrong") {
   const Site site;
   const RecordingFile file = site.record({3, 1842086}, 5'000'001);
   const DaemonProcess daemon = site.start();
@@ -65,7 +65,7 @@ TEST_CASE("examples: the readers in C++, C and Python print exact bytes, and say
   }
 }
 
-TEST_CASE("examples: the event loops copy many recordings at a time, and say what is wrong", "[once]") {
+TEST_CASE("examples: the event loops copy many recordings at a time, and say what is wrong") {
   const Site site;
   std::vector<RecordingFile> files;
   for (std::uint32_t i = 0; i < 12; ++i) files.push_back(site.record({1, i}, 500'000 * i + i));
@@ -93,7 +93,7 @@ TEST_CASE("examples: the event loops copy many recordings at a time, and say wha
 // ---- nvr/asio.h
 // -------------------------------------------------------------------------------------------------
 
-TEST_CASE("asio: completions come later, one at a time, by the executor of the handler", "[once]") {
+TEST_CASE("asio: completions come later, one at a time, by the executor of the handler") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 2 * kChunkBytes);
   const DaemonProcess daemon = site.start();
@@ -135,7 +135,7 @@ TEST_CASE("asio: completions come later, one at a time, by the executor of the h
   CHECK(has_ended);
 }
 
-TEST_CASE("asio: a future, a playlist, a timer that cancels, and what is destroyed", "[once]") {
+TEST_CASE("asio: a future, a playlist, a timer that cancels, and what is destroyed") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, kChunkBytes + 1);
   DaemonProcess daemon = site.start();
