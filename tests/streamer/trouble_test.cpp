@@ -83,7 +83,7 @@ TEST_CASE(
   const RecordingFile file = make_recording(disk.backing(), {1, 1}, 300'000, 1);
   const DaemonProcess daemon = site.start();
   const ReleaseAtEnd release(disk);
-  const StreamerProcess streamer({{"a", daemon.socket()}}, {"--open-timeout", "3"});
+  const StreamerProcess streamer({{"a", daemon.socket()}}, {"--open-timeout", "5"});
   disk.stall_opens(file.id);
   for (int i = 0; i < 2; ++i) {
     const Reply reply = ask(streamer, "/a/1/1");
@@ -109,7 +109,7 @@ TEST_CASE("a disk that goes silent in mid-body: the connection is cut, and the r
   const RecordingFile file = make_recording(disk.backing(), {1, 1}, kLong, 1);
   const DaemonProcess daemon = site.start();
   const ReleaseAtEnd release(disk);
-  const StreamerProcess streamer({{"a", daemon.socket()}}, {"--open-timeout", "3", "--stall-timeout", "3"});
+  const StreamerProcess streamer({{"a", daemon.socket()}}, {"--open-timeout", "5", "--stall-timeout", "5"});
   Wire viewer(streamer.port());
   viewer.ask("/1/1");
   CHECK(viewer.receive_head().status == 200);
@@ -155,7 +155,7 @@ TEST_CASE("a response that fits into a stream's window is whole, or an error wit
   const RecordingFile stuck = make_recording(disk.backing(), {1, 2}, 400'000, 2);
   const DaemonProcess daemon = site.start();
   const ReleaseAtEnd release(disk);
-  const StreamerProcess streamer({{"a", daemon.socket()}}, {"--open-timeout", "3", "--stall-timeout", "3"});
+  const StreamerProcess streamer({{"a", daemon.socket()}}, {"--open-timeout", "5", "--stall-timeout", "5"});
   disk.fail_reads(file.id, 450'000, 450'001);  // far behind the first chunk
   CHECK(ask(streamer, "/1/1", {"Range: bytes=0-524287"}).status == 500);
   CHECK(problem_with(ask(streamer, "/1/1", {"Range: bytes=1000000-1524287"}), 206, file, 1'000'000,
@@ -203,7 +203,7 @@ TEST_CASE("a daemon that is not there is a 503 until it comes, also the first ti
   const RecordingFile healthy = healthy_site.record({2, 1}, 100'000);
   const DaemonProcess healthy_daemon = healthy_site.start();
   const StreamerProcess streamer({{"a", site.socket()}, {"b", healthy_daemon.socket()}},
-                                 {"--open-timeout", "3"});
+                                 {"--open-timeout", "5"});
   CHECK(ask(streamer, "/a/1/1").status == 503);
   CHECK(ask(streamer, "/1/1").status == 503);  // it may be there
   CHECK(problem_with(ask(streamer, "/2/1"), 200, healthy, 0, healthy.size) == "");
