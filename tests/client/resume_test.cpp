@@ -217,6 +217,7 @@ TEST_CASE("a client that a full daemon refuses gets its place, and its window, w
 TEST_CASE("after a restart of the daemon the client has as many descriptors as before, and they are quiet") {
   Scene scene;
   REQUIRE(scene.client.dispatch().has_value());
+  REQUIRE(scene.daemon->commands().size() == 1);  // its handshake is over, and needs no descriptors any more
   const auto before = descriptors_of(getpid()).size();
   for (int i = 0; i < 2; ++i) {
     scene.lose();

@@ -10,6 +10,8 @@
 #include <thread>
 #include <vector>
 
+#include "client/src/connection.h"
+#include "shm/clock.h"
 #include "shm/disk_state.h"
 #include "shm/ring.h"
 #include "shm/segment.h"
@@ -42,6 +44,15 @@ struct Welcoming {
   int doorbell = -1;
   std::size_t descriptors = 3;
   std::string socket = {};  // empty: one of its own
+};
+
+// As long as it lives, nobody asks whether the daemon is alive just because time has passed.
+struct NoSlices {
+  std::uint64_t before = internal::wait_slice_ns.exchange(3600 * shm::kSecond);
+  NoSlices() = default;
+  NoSlices(const NoSlices&) = delete;
+  NoSlices& operator=(const NoSlices&) = delete;
+  ~NoSlices() { internal::wait_slice_ns = before; }
 };
 
 class ScriptedDaemon {
