@@ -1,5 +1,6 @@
 // The C interface over the C++ library. Nothing is decided here; no exception gets out.
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cstring>
 #include <exception>
@@ -165,16 +166,18 @@ nvr_stream* nvr_open(nvr_client* client, const nvr_request* request, nvr_error**
     }
     nvr_request given = {};  // a caller of an older version knows fewer fields
     std::memcpy(&given, request, std::min(request->size, sizeof(given)));
-    if (given.priority < NVR_LIVE || given.priority > NVR_SCRUB || given.cache < NVR_CACHE_NORMAL ||
-        given.cache > NVR_CACHE_DIRECT) {
+    // As the numbers that a C program can pass: in C++ these enums have no others than the named ones.
+    const auto priority = std::bit_cast<std::uint32_t>(given.priority);
+    const auto cache = std::bit_cast<std::uint32_t>(given.cache);
+    if (priority > NVR_SCRUB || cache > NVR_CACHE_DIRECT) {
       report(error, {.code = nvr::Code::kInvalidArgument, .message = "unknown priority or cache policy"});
       return nullptr;
     }
     auto stream = client->client.open({.recording = nvr::RecordingId::from_composite(given.recording),
                                        .begin = given.begin,
                                        .end = given.end,
-                                       .priority = static_cast<nvr::Priority>(given.priority),
-                                       .cache = static_cast<nvr::CachePolicy>(given.cache),
+                                       .priority = static_cast<nvr::Priority>(priority),
+                                       .cache = static_cast<nvr::CachePolicy>(cache),
                                        .follow = milliseconds_of(given.follow_ms)});
     if (stream) return new nvr_stream{.stream = std::move(*stream), .next_chunk = {}, .next_error = {}};
     report(error, stream.error());
