@@ -133,6 +133,22 @@ TEST_CASE(
   CHECK(scene.daemon.rings() == 1);
 }
 
+TEST_CASE("a reader that finds nothing rings for the credit that was not worth a ring before") {
+  Scene scene;
+  scene.daemon.publish(opened());
+  scene.daemon.publish(chunk(0, 0));
+  scene.daemon.announce_sleep();
+  scene.take();
+  CHECK(scene.daemon.rings() == 0);
+  SECTION("polling") {
+    CHECK(code_of(scene.stream->try_next()) == Code::kDeadlineExceeded);
+  }
+  SECTION("blocked") {
+    CHECK(code_of(scene.stream->next(in(milliseconds(1)))) == Code::kDeadlineExceeded);
+  }
+  CHECK(scene.daemon.rings() == 1);
+}
+
 TEST_CASE("a chunk that is assigned is the other chunk, and the one before is given back") {
   Scene scene;
   scene.daemon.publish(opened());
