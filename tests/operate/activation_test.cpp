@@ -117,6 +117,7 @@ TEST_CASE("systemd hears that the daemon is ready, and that it lives while the d
   const Notified systemd(site.root() / "notify.sock");
   DaemonProcess daemon = site.start();
   CHECK(systemd.hears("READY=1"));
+  for (int i = 0; i < 5; ++i) CHECK(systemd.hears("WATCHDOG=1"));  // with nothing to do
   Client client = connect_to(daemon, {.streams = 2, .slots_per_stream = 4});
   disk.stall_reads(file.id);
   Stream stream = open_stream(client, file);

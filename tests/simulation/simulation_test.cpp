@@ -709,22 +709,22 @@ TEST_CASE("simulation: nothing of a stream that followed a recording is left for
   // Told that it is finished before it was opened.
   Growing::follow(client);
   client.finish(0);
-  CHECK(recording.go_on_until(client, has_ended));
+  REQUIRE(recording.go_on_until(client, has_ended));
   CHECK(client.last_terminal(0)->kind == shm::DescriptorKind::kEnd);
   CHECK(client.bytes(0) == 3 * kSlotBytes + 7);
   // The next has not been told.
   Growing::follow(client);
-  CHECK(recording.go_on_until(client, [&] { return recording.looks() == 2; }));
+  REQUIRE(recording.go_on_until(client, [&] { return recording.looks() == 2; }));
   CHECK(client.bytes(0) == 3 * kSlotBytes);
   CHECK(client.is_open(0));
   CHECK(run.statistics().streams_waiting.value() == 0);
   recording.resize(5 * kSlotBytes);
-  CHECK(recording.go_on_until(client, [&] { return client.bytes(0) == 5 * kSlotBytes; }));
+  REQUIRE(recording.go_on_until(client, [&] { return client.bytes(0) == 5 * kSlotBytes; }));
   client.close(0);
-  CHECK(recording.go_on_until(client, has_ended));
+  REQUIRE(recording.go_on_until(client, has_ended));
   // And this one follows nothing.
   client.open_range(0, Growing::kId, 0, 2 * kSlotBytes + 1);
-  CHECK(recording.go_on_until(client, has_ended));
+  REQUIRE(recording.go_on_until(client, has_ended));
   CHECK(client.bytes(0) == 2 * kSlotBytes + 1);
   CHECK(run.problem() == "");
   CHECK(run.leftovers() == "");
@@ -735,9 +735,9 @@ TEST_CASE("simulation: a recording that is followed and cut behind what was deli
   Growing recording(run, 3 * kSlotBytes + 7);
   SimulatedClient& client = run.add_client({.streams = 1, .slots = 4});
   Growing::follow(client);
-  CHECK(recording.go_on_until(client, [&] { return client.bytes(0) == 3 * kSlotBytes; }));
+  REQUIRE(recording.go_on_until(client, [&] { return client.bytes(0) == 3 * kSlotBytes; }));
   recording.resize(3 * kSlotBytes + 1);
-  CHECK(recording.go_on_until(client, [&] { return !client.is_open(0); }));
+  REQUIRE(recording.go_on_until(client, [&] { return !client.is_open(0); }));
   CHECK(client.last_terminal(0)->detail == shm::Detail::kTruncated);
   CHECK(client.last_terminal(0)->offset == 3 * kSlotBytes + 1);
   CHECK(run.leftovers() == "");
