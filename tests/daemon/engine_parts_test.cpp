@@ -229,6 +229,9 @@ TEST_CASE("mmap engine: reads that leave nothing in memory work where the file s
     CHECK(std::count(read.memory.begin(), read.memory.end(), std::byte{'d'}) == 2 * kPage);
     OneSlot beyond(*opening.opened, 3 * kPage, kPage);
     CHECK(run(beyond.operation) == 0);
+    SampleFile closed;
+    OneSlot unreadable(closed, 0, kPage);
+    CHECK(run(unreadable.operation) == -EBADF);
     const int fd = opening.opened->fd.get();
     (*engine)->close(std::move(opening.opened));
     CHECK((*engine)->wait(0) == 0);

@@ -413,8 +413,10 @@ TEST_CASE("peers: without descriptors for an accept another is tried later, by i
     reception.turn();
     return reception->totals().controls == 1;
   }));
-  Guest next = reception.greet(0, 0);
+  guest.say(shm::Ready());
+  const Guest next = reception.control();
   CHECK(next.welcome.max_streams == shm::kMaxStreams);
+  CHECK(reception->next_deadline_ns() == UINT64_MAX);  // the pause is over
 }
 
 TEST_CASE("peers: an offence and a refusal are counted apart") {

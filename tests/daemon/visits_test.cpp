@@ -152,7 +152,7 @@ TEST_CASE("visits: one ends also when more is asked for than is left of it") {
 TEST_CASE("visit plan: what all have ahead is bounded, and at the bound a visit is one segment") {
   VisitPlan plan{.visits = Visits(Visits::Order::kSweep)};
   CHECK(plan.visit_bytes() == plan.model.visit_bytes());
-  for (const std::uint64_t beyond : {0, 1}) {
+  for (const std::uint64_t beyond : {0U, 1U}) {
     plan.ahead_bytes = plan.most_ahead_bytes + beyond;
     CHECK(plan.visit_bytes() == kSegmentBytes);
   }

@@ -536,7 +536,7 @@ TEST_CASE("simulation: opens and errors are counted by what became of them, in e
     CHECK_FALSE(client.is_open(0));
   };
   for (int generation = 0; generation < 2; ++generation) {
-    for (const std::uint64_t recording : {1, 2, 3}) {  // good, bad, missing
+    for (const std::uint64_t recording : {1U, 2U, 3U}) {  // good, bad, missing
       client.open_range(0, recording, 0, 2 * kSlotBytes);
       end();
     }
