@@ -15,7 +15,6 @@
 #include <csetjmp>
 #include <cstring>
 #include <functional>
-#include <new>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -123,9 +122,6 @@ class World {
   // One of the values below `count`, each of which is explored.
   std::uint32_t choose(const char* what, std::uint8_t count);
   [[noreturn]] void fail(const std::string& what);
-  void note(const std::string& what) {
-    if (!is_replaying()) say(what);
-  }
 
   std::uint32_t flags = 0;  // that are up in the beginning
   std::vector<EpochInfo> epochs;
