@@ -56,10 +56,9 @@ DaemonProcess start(const Site& site, const Restrictions& restrictions) {
   return DaemonProcess(options);
 }
 
-std::string problem_reading(Client& client, const RecordingFile& file, CachePolicy cache,
-                            std::uint64_t begin) {
+std::string problem_with(Client& client, const RecordingFile& file, CachePolicy cache, std::uint64_t begin) {
   Stream stream = open_stream(client, {.recording = file.id, .begin = begin, .cache = cache});
-  return nvr::test::problem_reading(stream, file, begin, file.size);
+  return problem_reading(stream, file, begin, file.size);
 }
 
 std::size_t count_of(const std::string& log, std::string_view text) {
@@ -122,8 +121,8 @@ TEST_CASE("older kernel: every cache policy delivers exact bytes, and the log sa
     for (const CachePolicy cache : {CachePolicy::kNormal, CachePolicy::kDrop}) {
       CAPTURE(begin, static_cast<int>(cache));
       evict(file.path);
-      CHECK(problem_reading(client, file, cache, begin) == "");  // from the disk,
-      CHECK(problem_reading(client, file, cache, begin) == "");  // and from memory where that is left
+      CHECK(problem_with(client, file, cache, begin) == "");  // from the disk,
+      CHECK(problem_with(client, file, cache, begin) == "");  // and from memory where that is left
     }
   }
   CHECK(count_of(daemon.log(), "no landlock") == 1);
@@ -150,13 +149,13 @@ TEST_CASE("older kernel: Landlock of ABI 2, and direct reads of files that do no
     CAPTURE(begin);
     evict(file.path);
     if (has_direct_reads) {
-      CHECK(problem_reading(client, file, CachePolicy::kDirect, begin) == "");
+      CHECK(problem_with(client, file, CachePolicy::kDirect, begin) == "");
     } else {
       Stream stream =
           open_stream(client, {.recording = file.id, .begin = begin, .cache = CachePolicy::kDirect});
       CHECK(code_of(stream.next(in(kLongEnough))) == Code::kUnimplemented);
     }
-    CHECK(problem_reading(client, file, CachePolicy::kNormal, begin) == "");
+    CHECK(problem_with(client, file, CachePolicy::kNormal, begin) == "");
   }
 }
 #endif
@@ -243,7 +242,7 @@ TEST_CASE("older kernel: a reader without futex_waitv gets every byte, its deadl
   ClientProcess process = ClientProcess::start([&](const Reporter&) {
     Reporter::require(impose({.denied = {kNoFutexWaitv}}), "cannot restrict the child");
     Client client = connect_to(daemon, {.streams = 2, .slots_per_stream = 2});
-    Reporter::require(nvr::test::problem_reading(client, file).empty(), "a wrong byte");
+    Reporter::require(problem_reading(client, file).empty(), "a wrong byte");
     // A followed recording that does not grow: its reader has nothing to wake it but the deadline, or
     // cancel().
     Stream stream = open_stream(
