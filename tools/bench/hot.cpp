@@ -15,9 +15,9 @@
 namespace nvr::bench {
 namespace {
 
-constexpr std::array kSystems = {make_memcpy_system,      make_bare_system,        make_pread_system,
-                                 make_thread_pool_system, make_seed_system,        make_unix_socket_system,
-                                 make_nvr_mmap_system,    make_nvr_io_uring_system};
+constexpr std::array kSystems = {make_memcpy_system,      make_pread_system,       make_thread_pool_system,
+                                 make_seed_system,        make_unix_socket_system, make_nvr_mmap_system,
+                                 make_nvr_io_uring_system};
 // A daemon's windows of 64 streams take no more memory than those of 16: what it gives a client as it stands.
 struct Group {
   std::size_t streams = kUsualStreams;  // most of the connection
@@ -129,7 +129,6 @@ Result<std::vector<Row>> measure_processes(SystemSetup setup, const BenchOptions
 // What is compared with what.
 struct Compared {
   const Row& ours;
-  const Row& bare;
   const Row& pread;
   const Row& seed;
   std::vector<Target>& targets;
@@ -160,8 +159,7 @@ struct Compared {
   Target& add(std::string_view what, Figure figure, const Row& reference, double bound) const {
     return targets.emplace_back(Target{.what = name_of_target(ours.streams, ours.system, what),
                                        .measured = ratio_of(figure(ours), figure(reference)),
-                                       .bound = bound,
-                                       .bare = ratio_of(figure(bare), figure(reference))});
+                                       .bound = bound});
   }
 };
 
@@ -173,18 +171,16 @@ void add_many_streams(const std::vector<Row>& rows, const std::string& system, s
   };
   targets.push_back({.what = name_of_target(kMostStreams, system, "GB/s / with 16 streams"),
                      .measured = of_usual(system),
-                     .bound = 0.9,
-                     .bare = of_usual("bare")});
+                     .bound = 0.9});
 }
 
 void add_targets(const std::vector<Row>& rows, const std::string& system, std::vector<Target>& targets) {
   for (const std::size_t streams : kStreamCounts) {
     const Row* const ours = find_row(rows, system, streams);
-    const Row* const bare = find_row(rows, "bare", streams);
     const Row* const pread = find_row(rows, "pread", streams);
     const Row* const seed = find_row(rows, "seed", streams);
-    if (ours == nullptr || bare == nullptr || pread == nullptr || seed == nullptr) continue;
-    Compared({.ours = *ours, .bare = *bare, .pread = *pread, .seed = *seed, .targets = targets}).add_all();
+    if (ours == nullptr || pread == nullptr || seed == nullptr) continue;
+    Compared({.ours = *ours, .pread = *pread, .seed = *seed, .targets = targets}).add_all();
     if (streams == kMostStreams) add_many_streams(rows, system, targets);
   }
 }
@@ -227,7 +223,7 @@ Result<Findings> run_hot(const BenchOptions& options) {
   const std::vector<Group> groups = {
       {.counts = {1, 4, kUsualStreams}},
       {.streams = kMostStreams, .slots = kSlotsOfMost, .counts = {kMostStreams}}};
-  Findings findings = {.rows = {}, .references = {"bare", "pread", "seed"}, .targets = {}};
+  Findings findings = {.rows = {}, .references = {"pread", "seed"}, .targets = {}};
   const auto append = [&](Result<std::vector<Row>> rows) -> Result<void> {
     if (!rows) return tl::unexpected(rows.error());
     std::ranges::move(*rows, std::back_inserter(findings.rows));

@@ -22,9 +22,8 @@ namespace {
 
 using BenchClock = std::chrono::steady_clock;
 
-constexpr std::array kSystems = {make_bare_reading_system, make_pread_system,       make_thread_pool_system,
-                                 make_seed_system,         make_unix_socket_system, make_nvr_mmap_system,
-                                 make_nvr_io_uring_system};
+constexpr std::array kSystems = {make_pread_system,       make_thread_pool_system, make_seed_system,
+                                 make_unix_socket_system, make_nvr_mmap_system,    make_nvr_io_uring_system};
 constexpr auto kPause = std::chrono::milliseconds(1);
 constexpr std::size_t kIdleAsks = 1000;  // over all rounds
 constexpr std::size_t kBusyAsks = 6000;  // likewise; of next chunks ten times as many
@@ -204,14 +203,12 @@ std::vector<Target> targets_of(const std::vector<Row>& rows) {
     targets.push_back({.what = system + ": open to first chunk, idle, p50 / (eventfd + futex + pread)",
                        .measured = ratio_of(open, least),
                        .at_least = false,
-                       .bound = kMostOfTheParts,
-                       .bare = ratio_of(p50_of(rows, kOpenIdle, "bare"), least)});
+                       .bound = kMostOfTheParts});
     targets.push_back({.what = system + ": next chunk, busy, p50 us",
                        .measured = p50_of(rows, kNextBusy, system),
                        .at_least = false,
                        .bound = kMostNextUs,
-                       .strict = true,
-                       .bare = p50_of(rows, kNextBusy, "bare")});
+                       .strict = true});
   }
   return targets;
 }

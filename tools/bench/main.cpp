@@ -49,9 +49,6 @@ constexpr const char* kHelp = R"(Scenarios:
   all         each of them, shortened: less than ten minutes
 Systems:
   memcpy        the floor: a copy from a map of the recording that stays to a window, by the consumer itself (hot)
-  bare          the least that a daemon with one disk thread can be: a process whose thread copies from such maps
-                (latency, small: opens, reads and closes) to windows, and wakes who sleeps; no protocol, no
-                limits, no disk that may hang: what it misses, too, is not for these (hot, latency, small, scale, stream-out)
   pread         64 KiB at a time, page cache to buffer, by the consumer itself
   thread_pool   the same on 16 threads, a hand-over for each read, as tokio::fs, libuv and nginx's aio do it
   seed          in-process reader thread: mmap + MADV_SEQUENTIAL, one outstanding chunk per stream, a fresh

@@ -52,11 +52,9 @@ struct Target {
   double measured = 0;
   bool at_least = true;  // otherwise at most
   double bound = 0;
-  bool strict = false;              // the bound itself does not do
-  std::optional<double> bare = {};  // the same of the least daemon that there can be (bare_daemon.h)
+  bool strict = false;  // the bound itself does not do
 
-  [[nodiscard]] bool met() const { return is_met_by(measured); }
-  [[nodiscard]] bool is_met_by(double value) const;
+  [[nodiscard]] bool met() const;
 };
 
 // Null: there is none.

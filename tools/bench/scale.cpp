@@ -7,7 +7,6 @@
 #include <array>
 #include <thread>
 
-#include "tools/bench/bare_daemon.h"
 #include "tools/bench/client_crew.h"
 #include "tools/bench/compare.h"
 #include "tools/bench/cpu_time.h"
@@ -76,16 +75,6 @@ CrewSetup crew_of(const SystemSetup& setup, const Daemon& daemon, Crowd crowd) {
           .helpers = {daemon.process.pid()}};
 }
 
-// Children start one after the other, each with the daemon's next streams.
-CrewSetup bare_crew_of(std::shared_ptr<BareDaemon> daemon, Crowd crowd) {
-  const pid_t pid = daemon->pid();
-  return {.processes = crowd.processes,
-          .streams_each = crowd.streams_each,
-          .make = [daemon = std::move(daemon),
-                   crowd] { return make_bare_client_system(daemon, crowd.streams_each); },
-          .helpers = {pid}};
-}
-
 // The more streams, the longer the time, so that each has its turn many times.
 std::chrono::nanoseconds window_of(const BenchOptions& options, Crowd crowd) {
   constexpr std::size_t kStreamsOfOneTime = 75;
@@ -118,13 +107,10 @@ Result<std::vector<Row>> run_crowd(const std::vector<Daemon>& daemons, const Hot
     contestants.push_back({.name = std::move(name), .crew = std::move(*crew)});
     return {};
   };
-  auto bare = BareDaemon::start(recordings.files(), crowd.streams(), kSlots, BareSource::kMaps);
-  if (!bare) return tl::unexpected(bare.error());
-  auto added = add("bare", bare_crew_of(std::make_shared<BareDaemon>(std::move(*bare)), crowd));
-  if (added)
-    added = add("pread", {.processes = crowd.processes, .streams_each = crowd.streams_each, .make = [&setup] {
-                            return make_pread_system(setup);
-                          }});
+  auto added =
+      add("pread", {.processes = crowd.processes, .streams_each = crowd.streams_each, .make = [&setup] {
+                      return make_pread_system(setup);
+                    }});
   for (const Daemon& daemon : daemons)
     if (added) added = add("nvr_" + daemon.engine, crew_of(setup, daemon, crowd));
   if (!added) return tl::unexpected(added.error());
@@ -220,19 +206,15 @@ void add_targets(const std::vector<Row>& rows, const std::string& system, const 
                  std::vector<Target>& targets) {
   const Row* const many = find_row(rows, system, largest(options).streams(), kReading);
   const Row* const usual = find_row(rows, system, kUsualStreams, kReading);
-  const Row* const many_bare = find_row(rows, "bare", largest(options).streams(), kReading);
-  const Row* const usual_bare = find_row(rows, "bare", kUsualStreams, kReading);
   const Row* const memory = find_row(rows, system, largest(options).streams(), kMemory);
   const Row* const idle = find_row(rows, system, largest(options).streams(), kIdle);
-  if (many == nullptr || usual == nullptr || many_bare == nullptr || usual_bare == nullptr) return;
+  if (many == nullptr || usual == nullptr) return;
   targets.push_back({.what = fmt::format("{}: GB/s of {} streams / of 16", system, many->streams),
                      .measured = ratio_of(many->gb_per_s.median, usual->gb_per_s.median),
-                     .bound = kLeastOfSixteen,
-                     .bare = ratio_of(many_bare->gb_per_s.median, usual_bare->gb_per_s.median)});
+                     .bound = kLeastOfSixteen});
   targets.push_back({.what = fmt::format("{}: {} streams, fairness (Jain)", system, many->streams),
                      .measured = figure_of(many, "jain"),
-                     .bound = kLeastJain,
-                     .bare = figure_of(many_bare, "jain")});
+                     .bound = kLeastJain});
   targets.push_back({.what = system + ": the daemon's own memory, KiB per idle stream",
                      .measured = figure_of(memory, "idle_stream_kib"),
                      .at_least = false,

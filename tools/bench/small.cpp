@@ -16,8 +16,8 @@ namespace {
 
 using BenchClock = std::chrono::steady_clock;
 
-constexpr std::array kSystems = {make_bare_reading_system, make_pread_system,    make_thread_pool_system,
-                                 make_seed_system,         make_nvr_mmap_system, make_nvr_io_uring_system};
+constexpr std::array kSystems = {make_pread_system, make_thread_pool_system, make_seed_system,
+                                 make_nvr_mmap_system, make_nvr_io_uring_system};
 constexpr std::size_t kRecordings = 256;
 constexpr std::size_t kMostOutstanding = 64;
 constexpr std::array<std::size_t, 2> kOutstanding = {1, kMostOutstanding};
@@ -123,8 +123,7 @@ std::vector<Target> targets_of(const std::vector<Row>& rows) {
       targets.push_back(
           {.what = fmt::format("{}: {} {}, opens/s / {}", ours.system, ours.part, ours.streams, other),
            .measured = ratio_of(ours.ops_per_s.median, opens_of(other)),
-           .bound = bound,
-           .bare = ratio_of(opens_of("bare"), opens_of(other))});
+           .bound = bound});
     };
     compare("seed", kTimesSeed);
     compare("thread_pool", kTimesPool);

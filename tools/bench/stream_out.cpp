@@ -15,7 +15,6 @@
 #include <thread>
 
 #include "shm/unique_fd.h"
-#include "tools/bench/bare_daemon.h"
 #include "tools/bench/compare.h"
 #include "tools/bench/cpu_time.h"
 #include "tools/bench/hot_files.h"
@@ -45,18 +44,6 @@ Result<shm::UniqueFd> open_file(const std::string& path) {
   shm::UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return fail_errno(errno, "cannot open " + path);
   return fd;
-}
-
-Result<void> send_bare(BareDaemon& daemon, const FileSet& files, std::size_t stream, std::size_t file,
-                       int socket) {
-  daemon.open(stream, {.file = file, .begin = 0, .end = files.file_bytes()});
-  for (;;) {
-    const auto chunk = daemon.next(stream);
-    if (!chunk) return tl::unexpected(chunk.error());
-    if (!*chunk) return {};
-    if (auto sent = send_all(socket, **chunk); !sent) return sent;
-    daemon.release(stream);
-  }
 }
 
 Result<void> read_write(const FileSet& files, std::size_t file, int socket) {
@@ -190,17 +177,11 @@ Result<std::vector<Row>> measure_all(const HotFiles& recordings, const BenchOpti
   const FileSet& files = recordings.files();
   auto sink = Sink::start(kMostStreams);
   if (!sink) return tl::unexpected(sink.error());
-  auto bare = BareDaemon::start(files, kMostStreams, kSlotsPerStream, BareSource::kMaps);
-  if (!bare) return tl::unexpected(bare.error());
   std::vector<Sender> senders = {
       {.name = "read_write",
        .send = [&](std::size_t, std::size_t file, int socket) { return read_write(files, file, socket); }},
       {.name = "sendfile",
-       .send = [&](std::size_t, std::size_t file, int socket) { return send_file(files, file, socket); }},
-      {.name = "bare",
-       .send = [&](std::size_t stream, std::size_t file,
-                   int socket) { return send_bare(*bare, files, stream, file, socket); },
-       .helpers = {bare->pid()}}};
+       .send = [&](std::size_t, std::size_t file, int socket) { return send_file(files, file, socket); }}};
   std::vector<DaemonProcess> daemons;
   const SystemSetup setup = recordings.setup(options);
   for (const std::string engine : {"mmap", "io_uring"}) {
@@ -230,12 +211,10 @@ std::vector<Target> targets_of(const std::vector<Row>& rows) {
   std::vector<Target> targets;
   for (const Row& ours : rows) {
     const Row* const reference = find_row(rows, "read_write", ours.streams);
-    const Row* const bare = find_row(rows, "bare", ours.streams);
-    if (!ours.system.starts_with("nvr_") || reference == nullptr || bare == nullptr) continue;
+    if (!ours.system.starts_with("nvr_") || reference == nullptr) continue;
     targets.push_back({.what = name_of_target(ours.streams, ours.system, "GB/s out / read_write"),
                        .measured = ratio_of(ours.gb_per_s.median, reference->gb_per_s.median),
-                       .bound = kLeastOfReadWrite,
-                       .bare = ratio_of(bare->gb_per_s.median, reference->gb_per_s.median)});
+                       .bound = kLeastOfReadWrite});
   }
   return targets;
 }

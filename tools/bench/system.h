@@ -72,15 +72,13 @@ struct SystemSetup {
   std::string daemon_name = {};                  // tells daemons of one engine apart
 };
 
-// Each is ready to be measured when it is there. The unix socket server and the bare daemon are forked
-// children: they come before any thread.
+// Each is ready to be measured when it is there. The unix socket server is a forked child: it comes
+// before any thread.
 [[nodiscard]] Result<std::unique_ptr<System>> make_memcpy_system(const SystemSetup& setup);
 [[nodiscard]] Result<std::unique_ptr<System>> make_pread_system(const SystemSetup& setup);
 [[nodiscard]] Result<std::unique_ptr<System>> make_seed_system(const SystemSetup& setup);
 [[nodiscard]] Result<std::unique_ptr<System>> make_thread_pool_system(const SystemSetup& setup);
 [[nodiscard]] Result<std::unique_ptr<System>> make_unix_socket_system(const SystemSetup& setup);
-[[nodiscard]] Result<std::unique_ptr<System>> make_bare_system(const SystemSetup& setup);
-[[nodiscard]] Result<std::unique_ptr<System>> make_bare_reading_system(const SystemSetup& setup);
 [[nodiscard]] Result<std::unique_ptr<System>> make_nvr_mmap_system(const SystemSetup& setup);
 [[nodiscard]] Result<std::unique_ptr<System>> make_nvr_io_uring_system(const SystemSetup& setup);
 
