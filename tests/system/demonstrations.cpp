@@ -23,21 +23,23 @@ ProgramResult run_to_the_end(const std::vector<std::string>& argv) {
   return {.exit = *exit, .output = output.text(), .errors = errors.text()};
 }
 
-TEST_CASE("the demonstration of a disk that stalls ends as promised, and draws what happened") {
+TEST_CASE("the demonstration of a disk that stalls ends as promised, and writes what happened") {
   if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
   const TempDir directory;
-  const std::string plot = directory / "plot.svg";
+  const std::string csv = directory / "figures.csv";
   setenv("NVR_BUILD", NVR_TEST_BUILD, 1);
   const ProgramResult result =
       run_to_the_end({"/bin/bash", NVR_TEST_DEMO_STALL, "--engine", engine_under_test(), "--before", "2",
-                      "--stall", "4", "--after", "2", "--viewers", "3", "--rate", "5", "--svg", plot});
+                      "--stall", "4", "--after", "2", "--viewers", "3", "--rate", "5", "--csv", csv});
   INFO(result.output + result.errors);
   REQUIRE(result.exit == Exit{.code = 0, .signal = {}});
   CHECK_THAT(result.output, Contains("Longest uninterruptible sleep of any client thread: 0 ms"));
   CHECK_THAT(result.output, Contains("B3 ") && Contains("exact") && Contains("stuck for"));
-  std::ifstream file(plot);
-  const std::string drawn((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  CHECK_THAT(drawn, Contains("<svg") && Contains("disk A stalls for 4 s") && Contains("</svg>"));
+  std::ifstream file(csv);
+  const std::string written((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  CHECK_THAT(written,
+             Contains("stall_from_s=2 stall_until_s=6") && Contains("\nA3,A,0,") && Contains("\nB1,B,0,"));
+  CHECK_THAT(written, Contains("\nA itself,A,1,"));
 }
 
 TEST_CASE("a soak of random faults, clients and kills finds every byte right and nothing left behind") {

@@ -245,10 +245,12 @@ bool run(const Options& options) {
   say(fmt::format("\n== {} viewers on each, playing {} MB/s", options.viewers, options.rate_mb_s));
   demonstration.run();
   const bool good = demonstration.judge();
-  std::ofstream file(options.svg_path);
-  file << svg(demonstration.story());
-  if (!file.flush()) throw lab::Failure("cannot write " + options.svg_path);
-  say("   The plot is in " + options.svg_path + ".");
+  std::ofstream file(options.csv_path);
+  file << csv(demonstration.story());
+  if (!file.flush()) throw lab::Failure("cannot write " + options.csv_path);
+  say(fmt::format(
+      "   The figures are in {0}. A picture of them (gnuplot): tools/demo/plot {0} demo-stall.png",
+      options.csv_path));
   return good;
 }
 

@@ -8,7 +8,7 @@ namespace nvr::demo {
 
 struct Options {
   std::string engine = "mmap";
-  std::string svg_path = "build/demo-stall.svg";
+  std::string csv_path = "build/demo-stall.csv";
   std::uint32_t viewers = 8;  // of each disk
   double rate_mb_s = 2;
   double before_s = 10, stall_s = 20, after_s = 15;

@@ -34,7 +34,7 @@ struct Story {
 // One letter a second for each viewer, and what it came to.
 [[nodiscard]] std::string timeline(const Story& story);
 
-// Throughput and longest wait of each viewer over time, for both disks.
-[[nodiscard]] std::string svg(const Story& story);
+// Bytes and longest wait of each viewer over time: for tools/demo/plot.
+[[nodiscard]] std::string csv(const Story& story);
 
 }  // namespace nvr::demo

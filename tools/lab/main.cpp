@@ -55,7 +55,8 @@ void add_demo(CLI::App& app, demo::Options& options) {
   app.add_option("--rate", options.rate_mb_s, "MB/s that each plays")
       ->check(CLI::Range(0.1, 100.0))
       ->capture_default_str();
-  app.add_option("--svg", options.svg_path, "Where to draw it")->capture_default_str();
+  app.add_option("--csv", options.csv_path, "Where to write the figures, for tools/demo/plot")
+      ->capture_default_str();
 }
 
 int run(int argc, char** argv) {
