@@ -1,24 +1,23 @@
 #include "tools/bench/client_crew.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <numeric>
 #include <thread>
 
 #include "tools/bench/cpu_time.h"
-#include "tools/bench/disk_load.h"
+#include "tools/bench/nvr_system.h"
+#include "tools/bench/window.h"
 
 namespace nvr::bench {
 namespace {
 
-using BenchClock = std::chrono::steady_clock;
-
-// What the crew's owner sends: a window of time. And what a child answers; the first time, to nothing, that
-// it is ready.
+// What the crew's owner sends: for Order::kRead a window of time. And what a child answers; the first time,
+// to nothing, that it is ready.
 struct Command {
   ClientCrew::Order order = ClientCrew::Order::kRead;
   BenchClock::rep begin = 0;
@@ -29,71 +28,73 @@ struct Answer {
   bool is_right = false;
   Code code = Code::kUnknown;
   std::array<char, 240> text = {};  // of the error
-  double seconds = 0;
-  std::array<std::uint64_t, kMaxStreamsOfProcess> bytes = {};
+  std::array<double, kMaxStreamsOfProcess> bytes = {};
 };
 
-Answer to_answer(const Error& error) {
-  Answer answer = {.code = error.code};
-  const std::size_t length = std::min(error.message.size(), answer.text.size() - 1);
-  std::memcpy(answer.text.data(), error.message.data(), length);
+Answer to_answer(const Result<void>& result) {
+  if (result) return {.is_right = true};
+  Answer answer = {.code = result.error().code};
+  const std::string& text = result.error().message;
+  std::memcpy(answer.text.data(), text.data(), std::min(text.size(), answer.text.size() - 1));
   return answer;
 }
 
-FileRange range_of(const FileSet& files, std::size_t stream_of_all) {
-  return {.file = stream_of_all % files.count(), .begin = 0, .end = files.file_bytes()};
-}
+// A child of a crew: its streams are the next ones of the crew's.
+class Child {
+ public:
+  Child(System& system, const FileSet& files, std::size_t first_stream, std::size_t streams)
+      : system_(system), files_(files), first_(first_stream), streams_(streams) {}
 
-// A window of one child: every stream from another file on.
-Answer read_window(System& system, const FileSet& files, const Command& command, std::size_t member,
-                   std::size_t streams) {
-  std::this_thread::sleep_until(BenchClock::time_point(BenchClock::duration(command.begin)));
-  std::vector<DiskStream> what;
-  for (std::size_t i = 0; i < streams; ++i)
-    what.push_back(
-        {.range = range_of(files, member * streams + i),
-         .circle = DiskStream::Circle{.first = 0, .last = files.count() - 1, .stays_cached = true}});
-  const std::chrono::duration<double> run_up = BenchClock::duration(command.run_up);
-  const std::chrono::duration<double> all = BenchClock::duration(command.run_up + command.length);
-  const auto result = run_disk_load(system, files, what, all.count(), nullptr, run_up.count());
-  if (!result) return to_answer(result.error());
-  Answer answer = {.is_right = true, .seconds = result->seconds};
-  for (std::size_t i = 0; i < streams; ++i) answer.bytes[i] = result->streams[i].bytes;
-  return answer;
-}
+  [[nodiscard]] Answer obey(const Command& command) {
+    if (command.order == ClientCrew::Order::kRead) return read(command);
+    Result<void> done;
+    for (std::size_t i = 0; i < streams_ && done; ++i) {
+      if (command.order == ClientCrew::Order::kOpen)
+        done = system_.open(i, files_.whole(first_ + i));
+      else
+        system_.close(i);
+    }
+    return to_answer(done);
+  }
 
-Answer open_all(System& system, const FileSet& files, std::size_t member, std::size_t streams) {
-  for (std::size_t i = 0; i < streams; ++i)
-    if (const auto opened = system.open(i, range_of(files, member * streams + i)); !opened)
-      return to_answer(opened.error());
-  return {.is_right = true};
-}
+ private:
+  // A window: every stream from another file on.
+  [[nodiscard]] Answer read(const Command& command) {
+    std::this_thread::sleep_until(BenchClock::time_point(BenchClock::duration(command.begin)));
+    std::vector<WindowStream> streams;
+    for (std::size_t i = 0; i < streams_; ++i)
+      streams.push_back(
+          {.range = files_.whole(first_ + i), .last_file = files_.count() - 1, .stays_cached = true});
+    const std::chrono::duration<double> run_up = BenchClock::duration(command.run_up);
+    const std::chrono::duration<double> all = BenchClock::duration(command.run_up + command.length);
+    const auto result = run_window(system_, files_, streams, all.count(), run_up.count());
+    if (!result) return to_answer(tl::unexpected(result.error()));
+    Answer answer = {.is_right = true};
+    std::ranges::copy(result->stream_bytes, answer.bytes.begin());
+    return answer;
+  }
 
-Answer close_all(System& system, std::size_t streams) {
-  for (std::size_t i = 0; i < streams; ++i) system.close(i);
-  return {.is_right = true};
-}
+  System& system_;
+  const FileSet& files_;
+  std::size_t first_;
+  std::size_t streams_;
+};
 
 // The child's life. Returns its exit code.
-int serve(int socket, const FileSet& files, const CrewSetup& setup, std::size_t member) {
-  const auto system = setup.make();
-  Answer answer = system ? Answer{.is_right = true} : to_answer(system.error());
-  Command command;
-  do {
+int serve(int socket, const FileSet& files, const ClientCrew::Make& make, std::size_t member,
+          std::size_t streams) {
+  const auto system = make();
+  Answer answer = to_answer(system ? Result<void>() : tl::unexpected(system.error()));
+  for (Command command;;) {
     if (send(socket, &answer, sizeof(answer), MSG_NOSIGNAL) != sizeof(answer)) return 1;
     if (!system || recv(socket, &command, sizeof(command), 0) != sizeof(command)) return 0;
-    switch (command.order) {
-      case ClientCrew::Order::kRead:
-        answer = read_window(**system, files, command, member, setup.streams_each);
-        break;
-      case ClientCrew::Order::kOpen:
-        answer = open_all(**system, files, member, setup.streams_each);
-        break;
-      case ClientCrew::Order::kClose:
-        answer = close_all(**system, setup.streams_each);
-        break;
-    }
-  } while (true);
+    answer = Child(**system, files, member * streams, streams).obey(command);
+  }
+}
+
+Result<void> tell(int socket, const Command& command) {
+  if (send(socket, &command, sizeof(command), MSG_NOSIGNAL) == sizeof(command)) return {};
+  return fail_errno(errno, "a client process does not listen");
 }
 
 Result<Answer> receive(int socket) {
@@ -106,28 +107,19 @@ Result<Answer> receive(int socket) {
 
 }  // namespace
 
-double CrewFlow::jain() const {
-  double sum = 0;
-  double squares = 0;
-  for (const double bytes : stream_bytes) {
-    sum += bytes;
-    squares += bytes * bytes;
-  }
-  return squares > 0 ? sum * sum / (static_cast<double>(stream_bytes.size()) * squares) : 0;
-}
-
-Result<ClientCrew> ClientCrew::start(const FileSet& files, CrewSetup setup) {
-  ClientCrew crew(std::move(setup));
+Result<ClientCrew> ClientCrew::start(const FileSet& files, Crowd crowd, const Make& make,
+                                     std::vector<pid_t> helpers) {
+  ClientCrew crew(crowd, std::move(helpers));
   // One after the other: a daemon takes only so many handshakes at a time.
-  for (std::size_t i = 0; i < crew.setup_.processes; ++i) {
-    if (auto forked = crew.fork_member(files); !forked) return tl::unexpected(forked.error());
+  for (std::size_t i = 0; i < crowd.processes; ++i) {
+    if (auto forked = crew.fork_member(files, make); !forked) return tl::unexpected(forked.error());
     if (const auto ready = receive(crew.members_.back().socket.get()); !ready)
       return tl::unexpected(ready.error());
   }
   return crew;
 }
 
-Result<void> ClientCrew::fork_member(const FileSet& files) {
+Result<void> ClientCrew::fork_member(const FileSet& files, const Make& make) {
   std::array<int, 2> pair = {};
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair.data()) != 0)
     return fail_errno(errno, "cannot make a socket pair");
@@ -135,7 +127,7 @@ Result<void> ClientCrew::fork_member(const FileSet& files) {
   const shm::UniqueFd theirs(pair[1]);
   auto process = ChildProcess::fork([&] {
     ours.reset();
-    return serve(theirs.get(), files, setup_, members_.size());
+    return serve(theirs.get(), files, make, members_.size(), crowd_.streams_each);
   });
   if (!process) return tl::unexpected(process.error());
   members_.push_back({.socket = std::move(ours), .process = std::move(*process)});
@@ -143,10 +135,8 @@ Result<void> ClientCrew::fork_member(const FileSet& files) {
 }
 
 Result<void> ClientCrew::tell_all(Order order) {
-  const Command command = {.order = order};
   for (const Member& member : members_) {
-    if (send(member.socket.get(), &command, sizeof(command), MSG_NOSIGNAL) != sizeof(command))
-      return fail_errno(errno, "a client process does not listen");
+    if (auto told = tell(member.socket.get(), {.order = order}); !told) return told;
     if (const auto done = receive(member.socket.get()); !done) return tl::unexpected(done.error());
   }
   return {};
@@ -158,11 +148,12 @@ Result<CrewFlow> ClientCrew::measure(std::chrono::nanoseconds window,
   const auto begin = BenchClock::now() + std::chrono::milliseconds(20) +
                      std::chrono::microseconds(100) * static_cast<BenchClock::rep>(members_.size());
   const BenchClock::duration run_up = window / 2;
-  const Command command = {
-      .begin = begin.time_since_epoch().count(), .run_up = run_up.count(), .length = window.count()};
   for (const Member& member : members_)
-    if (send(member.socket.get(), &command, sizeof(command), MSG_NOSIGNAL) != sizeof(command))
-      return fail_errno(errno, "a client process does not listen");
+    if (auto told = tell(
+            member.socket.get(),
+            {.begin = begin.time_since_epoch().count(), .run_up = run_up.count(), .length = window.count()});
+        !told)
+      return tl::unexpected(told.error());
   std::this_thread::sleep_until(begin + run_up);
   const auto cpu_before = cpu_ns();
   if (!cpu_before) return tl::unexpected(cpu_before.error());
@@ -171,37 +162,68 @@ Result<CrewFlow> ClientCrew::measure(std::chrono::nanoseconds window,
     meanwhile();
   }
   CrewFlow result;
-  double bytes = 0;
   for (const Member& member : members_) {
     const auto answer = receive(member.socket.get());
     if (!answer) return tl::unexpected(answer.error());
-    for (std::size_t i = 0; i < setup_.streams_each; ++i) {
-      result.stream_bytes.push_back(static_cast<double>(answer->bytes[i]));
-      bytes += static_cast<double>(answer->bytes[i]);
-    }
+    result.stream_bytes.insert(result.stream_bytes.end(), answer->bytes.begin(),
+                               answer->bytes.begin() + static_cast<std::ptrdiff_t>(crowd_.streams_each));
   }
   const auto cpu_after = cpu_ns();
   if (!cpu_after) return tl::unexpected(cpu_after.error());
-  const double seconds = std::chrono::duration<double>(window).count();
-  result.flow = {.gb_per_s = bytes / 1e9 / seconds,
-                 .cpu_s_per_gb = bytes > 0 ? static_cast<double>(*cpu_after - *cpu_before) / bytes : 0,
-                 .chunks_per_s = bytes / static_cast<double>(kChunkBytes) / seconds};
+  const double bytes = std::accumulate(result.stream_bytes.begin(), result.stream_bytes.end(), 0.0);
+  result.flow = to_flow(bytes, bytes / static_cast<double>(kChunkBytes),
+                        std::chrono::duration<double>(window).count(), *cpu_after - *cpu_before);
   return result;
 }
 
-Result<std::uint64_t> ClientCrew::cpu_ns() const {
-  std::uint64_t sum = 0;
-  const auto add = [&](pid_t pid) -> Result<void> {
+Result<double> ClientCrew::cpu_ns() const {
+  std::vector<pid_t> pids = helpers_;
+  for (const Member& member : members_) pids.push_back(member.process.pid());
+  double sum = 0;
+  for (const pid_t pid : pids) {
     const auto spent = cpu_ns_of(pid);
     if (!spent) return tl::unexpected(spent.error());
-    sum += *spent;
+    sum += static_cast<double>(*spent);
+  }
+  return sum;
+}
+
+Result<std::vector<Turn>> crew_turns(const SystemSetup& of_all, std::string_view part, Crowd crowd,
+                                     std::chrono::nanoseconds window) {
+  SystemSetup setup = of_all;
+  setup.streams = crowd.streams_each;
+  std::vector<Turn> turns;
+  const auto add = [&](const std::string& name, const ClientCrew::Make& make,
+                       std::shared_ptr<DaemonProcess> daemon) -> Result<void> {
+    auto started = ClientCrew::start(setup.files, crowd, make,
+                                     daemon ? std::vector<pid_t>{daemon->pid()} : std::vector<pid_t>());
+    if (!started) return tl::unexpected(started.error());
+    const auto crew = std::make_shared<ClientCrew>(std::move(*started));
+    turns.push_back({.part = std::string(part),
+                     .system = name,
+                     .streams = crowd.streams(),
+                     .measure = [daemon, crew, crowd, window](Samples& samples) -> Result<void> {
+                       const auto result = crew->measure(window);
+                       if (!result) return tl::unexpected(result.error());
+                       samples.add(result->flow);
+                       samples.add("processes", static_cast<double>(crowd.processes));
+                       samples.add("jain", fairness_of(result->stream_bytes));
+                       return {};
+                     }});
     return {};
   };
-  for (const Member& member : members_)
-    if (auto added = add(member.process.pid()); !added) return tl::unexpected(added.error());
-  for (const pid_t helper : setup_.helpers)
-    if (auto added = add(helper); !added) return tl::unexpected(added.error());
-  return sum;
+  auto added = add(
+      "pread", [&] { return make_pread_system(setup); }, nullptr);
+  if (added)
+    added = for_each_engine([&](const std::string& engine) -> Result<void> {
+      auto daemon = start_nvr_daemon(setup, engine);
+      if (!daemon) return tl::unexpected(daemon.error());
+      return add(
+          "nvr_" + engine, [&] { return NvrSystem::connect(setup, engine); },
+          std::make_shared<DaemonProcess>(std::move(*daemon)));
+    });
+  if (!added) return tl::unexpected(added.error());
+  return turns;
 }
 
 }  // namespace nvr::bench

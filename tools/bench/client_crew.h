@@ -10,33 +10,34 @@
 
 #include "shm/unique_fd.h"
 #include "tools/bench/child_process.h"
-#include "tools/bench/measure.h"
+#include "tools/bench/scenario.h"
 
 namespace nvr::bench {
 
 inline constexpr std::size_t kMaxStreamsOfProcess = 16;
 
-struct CrewSetup {
+struct Crowd {
   std::size_t processes = 1;
-  std::size_t streams_each = 1;                           // 1..kMaxStreamsOfProcess
-  std::function<Result<std::unique_ptr<System>>()> make;  // runs in each child
-  std::vector<pid_t> helpers = {};                        // whose CPU time counts too: the daemon
+  std::size_t streams_each = 1;  // 1..kMaxStreamsOfProcess
+
+  [[nodiscard]] std::size_t streams() const { return processes * streams_each; }
 };
 
 struct CrewFlow {
   Flow flow;
   std::vector<double> stream_bytes;  // of each stream in the window
-
-  [[nodiscard]] double jain() const;  // fairness: 1 when all got the same
 };
 
 class ClientCrew {
  public:
+  using Make = std::function<Result<std::unique_ptr<System>>()>;  // runs in each child
   // What its children are told to do.
   enum class Order : std::uint32_t { kRead, kOpen, kClose };
 
   // Forks: before the caller has threads that hold locks. Returns when all children have their systems.
-  [[nodiscard]] static Result<ClientCrew> start(const FileSet& files, CrewSetup setup);
+  // `helpers`: whose CPU time counts too, the daemon.
+  [[nodiscard]] static Result<ClientCrew> start(const FileSet& files, Crowd crowd, const Make& make,
+                                                std::vector<pid_t> helpers);
 
   // All streams read the files, one after another, each from another one on. A run-up of half a window goes
   // before, in which all are opened, and what the turns of others have made of a system is made good.
@@ -46,8 +47,6 @@ class ClientCrew {
   // Opens all streams, and takes nothing of them, until close_streams().
   [[nodiscard]] Result<void> open_streams() { return tell_all(Order::kOpen); }
   [[nodiscard]] Result<void> close_streams() { return tell_all(Order::kClose); }
-  // CPU time of all its processes and helpers since they started.
-  [[nodiscard]] Result<std::uint64_t> cpu_ns() const;
 
  private:
   struct Member {
@@ -55,12 +54,19 @@ class ClientCrew {
     ChildProcess process;
   };
 
-  explicit ClientCrew(CrewSetup setup) : setup_(std::move(setup)) {}
-  [[nodiscard]] Result<void> fork_member(const FileSet& files);
+  ClientCrew(Crowd crowd, std::vector<pid_t> helpers) : crowd_(crowd), helpers_(std::move(helpers)) {}
+  [[nodiscard]] Result<void> fork_member(const FileSet& files, const Make& make);
   [[nodiscard]] Result<void> tell_all(Order order);
+  // Of all its processes and helpers since they started.
+  [[nodiscard]] Result<double> cpu_ns() const;
 
-  CrewSetup setup_;
+  Crowd crowd_;
+  std::vector<pid_t> helpers_;
   std::vector<Member> members_;
 };
+
+// Turns of a crew that reads for itself (pread), and of crews that are clients of a daemon of each engine.
+[[nodiscard]] Result<std::vector<Turn>> crew_turns(const SystemSetup& setup, std::string_view part,
+                                                   Crowd crowd, std::chrono::nanoseconds window);
 
 }  // namespace nvr::bench

@@ -5,213 +5,158 @@
 #include <fmt/format.h>
 #include <sys/epoll.h>
 
-#include <algorithm>
-#include <array>
 #include <optional>
-#include <thread>
+#include <utility>
 
 #include "shm/unique_fd.h"
-#include "tools/bench/compare.h"
-#include "tools/bench/cpu_time.h"
-#include "tools/bench/hot_files.h"
 #include "tools/bench/nvr_system.h"
+#include "tools/bench/scenario.h"
+#include "tools/bench/window.h"
 
 namespace nvr::bench {
 namespace {
 
-using BenchClock = std::chrono::steady_clock;
-
 constexpr std::size_t kStreams = 256;
 constexpr std::uint32_t kSlots = 8;
-constexpr const char* kOneThread = "one epoll thread";
-constexpr const char* kThreads = "a thread for each stream";
 
-// One stream, which goes from recording to recording until it is stopped.
+// One stream, which goes from recording to recording until it is closed.
 class Reading {
  public:
-  Reading(Client& client, const FileSet& files, std::size_t file)
-      : client_(client), files_(files), file_(file % files.count()) {}
+  Reading(NvrSystem& system, const FileSet& files, std::size_t file)
+      : system_(system), files_(files), range_(files.whole(file)) {}
 
   [[nodiscard]] Result<void> open() {
-    auto stream = client_.open({.recording = files_.id(file_), .begin = 0, .end = files_.file_bytes()});
+    auto stream = system_.client().open(
+        {.recording = files_.id(range_.file), .begin = range_.begin, .end = range_.end});
     if (!stream) return tl::unexpected(stream.error());
     stream_.emplace(std::move(*stream));
     return {};
   }
 
-  // Takes what is there. False: the recording has ended, and the next is open.
-  [[nodiscard]] Result<bool> take_all() {
+  // Takes what is there.
+  [[nodiscard]] Result<void> take_all() {
     for (;;) {
       const auto chunk = stream_->try_next();
-      if (!chunk) return go_on();
-      if (*chunk)
+      if (chunk && *chunk) {
         tally_.take((*chunk)->bytes());
-      else if (chunk->error().code == Code::kDeadlineExceeded)
-        return true;
-      else
+      } else if (chunk) {
+        if (chunk->error().code == Code::kDeadlineExceeded) return {};
         return tl::unexpected(chunk->error());
+      } else {
+        if (auto closed = close(); !closed) return closed;
+        range_ = files_.whole(range_.file + 1);
+        if (auto opened = open(); !opened) return opened;
+      }
     }
-  }
-
-  // Until then, blocking.
-  [[nodiscard]] Result<void> take_until(BenchClock::time_point end) {
-    if (auto opened = open(); !opened) return opened;
-    while (BenchClock::now() < end) {
-      const auto chunk = stream_->next();
-      if (chunk && !*chunk) return tl::unexpected(chunk->error());
-      if (chunk)
-        tally_.take((*chunk)->bytes());
-      else if (const auto next = go_on(); !next)
-        return tl::unexpected(next.error());
-    }
-    return close();
   }
 
   [[nodiscard]] Result<void> close() {
     stream_.reset();
-    if (tally_.sum != files_.expected_sum(file_, 0, tally_.bytes))
-      return fail(Code::kDataLoss, "wrong bytes were delivered");
     bytes_ += tally_.bytes;
-    tally_ = {};
-    return {};
+    return check_begin_of(system_, files_, range_, std::exchange(tally_, {}));
   }
 
   [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
 
  private:
-  [[nodiscard]] Result<bool> go_on() {
-    if (auto closed = close(); !closed) return tl::unexpected(closed.error());
-    file_ = (file_ + 1) % files_.count();
-    if (auto opened = open(); !opened) return tl::unexpected(opened.error());
-    return false;
-  }
-
-  Client& client_;
+  NvrSystem& system_;
   const FileSet& files_;
-  std::size_t file_;
+  FileRange range_;
   std::optional<Stream> stream_ = {};
   Tally tally_ = {};  // of the recording that is open
   std::uint64_t bytes_ = 0;
 };
 
-// Waits for news, takes all there is of each stream, and so on.
-Result<void> read_in_one_thread(Client& client, std::vector<Reading>& readings, BenchClock::time_point end) {
+// Waits for news, takes all there is of each stream, and so on. How many bytes.
+Result<std::uint64_t> read_in_one_thread(NvrSystem& system, const FileSet& files,
+                                         std::chrono::nanoseconds window) {
+  std::vector<Reading> readings;
+  for (std::size_t i = 0; i < kStreams; ++i) readings.emplace_back(system, files, i);
+  const auto for_all = [&](Result<void> (Reading::*what)()) {
+    Result<void> done;
+    for (Reading& reading : readings)
+      if (done) done = (reading.*what)();
+    return done;
+  };
+  const auto end = BenchClock::now() + window;
   const shm::UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
   epoll_event event = {};
   event.events = EPOLLIN;
-  if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, client.native_handle(), &event) != 0)
+  if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, system.client().native_handle(), &event) != 0)
     return fail_errno(errno, "cannot watch a client");
-  for (Reading& reading : readings)
-    if (auto opened = reading.open(); !opened) return opened;
-  while (BenchClock::now() < end) {
-    if (auto news = client.dispatch(); !news) return news;
-    for (Reading& reading : readings) {
-      Result<bool> taken = false;
-      while (taken && !*taken) taken = reading.take_all();
-      if (!taken) return tl::unexpected(taken.error());
-    }
+  auto done = for_all(&Reading::open);
+  while (done && BenchClock::now() < end) {
+    done = system.client().dispatch();
+    if (done) done = for_all(&Reading::take_all);
     epoll_wait(epoll.get(), &event, 1, 100);
   }
-  for (Reading& reading : readings)
-    if (auto closed = reading.close(); !closed) return closed;
-  return {};
-}
-
-Result<void> read_in_threads(std::vector<Reading>& readings, BenchClock::time_point end) {
-  std::vector<Result<void>> outcomes(readings.size());
-  std::vector<std::thread> threads;
-  for (std::size_t i = 0; i < readings.size(); ++i)
-    threads.emplace_back([&, i] { outcomes[i] = readings[i].take_until(end); });
-  for (std::thread& thread : threads) thread.join();
-  for (const auto& outcome : outcomes)
-    if (!outcome) return outcome;
-  return {};
-}
-
-struct Contestant {
-  std::string engine;
-  DaemonProcess daemon;
-  Client client;
-  Samples one_thread = {};
-  Samples threads = {};
-};
-
-Result<Flow> measure(Contestant& contestant, const FileSet& files, bool one_thread,
-                     std::chrono::nanoseconds window) {
-  std::vector<Reading> readings;
-  for (std::size_t i = 0; i < kStreams; ++i) readings.emplace_back(contestant.client, files, i);
-  const auto daemon_before = cpu_ns_of(contestant.daemon.pid());
-  const std::uint64_t own_before = own_cpu_ns();
-  const auto started = BenchClock::now();
-  const auto done = one_thread ? read_in_one_thread(contestant.client, readings, started + window)
-                               : read_in_threads(readings, started + window);
+  if (done) done = for_all(&Reading::close);
   if (!done) return tl::unexpected(done.error());
-  const std::chrono::duration<double> took = BenchClock::now() - started;
-  const auto daemon_after = cpu_ns_of(contestant.daemon.pid());
-  if (!daemon_before || !daemon_after) return fail(Code::kUnavailable, "nvr-readerd has ended");
-  double bytes = 0;
-  for (const Reading& reading : readings) bytes += static_cast<double>(reading.bytes());
-  const std::uint64_t cpu_ns = *daemon_after - *daemon_before + own_cpu_ns() - own_before;
-  return Flow{.gb_per_s = bytes / 1e9 / took.count(),
-              .cpu_s_per_gb = ratio_of(static_cast<double>(cpu_ns), bytes),
-              .chunks_per_s = bytes / static_cast<double>(kChunkBytes) / took.count()};
+  std::uint64_t bytes = 0;
+  for (const Reading& reading : readings) bytes += reading.bytes();
+  return bytes;
 }
 
-Result<std::vector<Contestant>> start_all(const SystemSetup& setup) {
-  std::vector<Contestant> contestants;
-  for (const std::string engine : {"mmap", "io_uring"}) {
-    auto daemon = start_nvr_daemon(setup, engine);
-    if (!daemon && engine == "io_uring") {
-      fmt::print("nvr_io_uring is left out: {}\n", daemon.error().message);
-      continue;
-    }
-    if (!daemon) return tl::unexpected(daemon.error());
-    auto client = connect_nvr_client(setup, engine);
-    if (!client) return tl::unexpected(client.error());
-    contestants.push_back({.engine = engine, .daemon = std::move(*daemon), .client = std::move(*client)});
-  }
-  return contestants;
+Result<std::uint64_t> read_in_threads(NvrSystem& system, const FileSet& files,
+                                      std::chrono::nanoseconds window) {
+  std::vector<WindowStream> streams;
+  for (std::size_t i = 0; i < kStreams; ++i)
+    streams.push_back({.range = files.whole(i), .last_file = files.count() - 1, .stays_cached = true});
+  const auto result = run_window(system, files, streams, std::chrono::duration<double>(window).count());
+  if (!result) return tl::unexpected(result.error());
+  return static_cast<std::uint64_t>(result->bytes());
 }
 
-Result<std::vector<Row>> measure_all(const HotFiles& recordings, const BenchOptions& options) {
-  SystemSetup setup = recordings.setup(options);
+struct Way {
+  const char* part;
+  Result<std::uint64_t> (*read)(NvrSystem&, const FileSet&, std::chrono::nanoseconds);
+};
+constexpr std::array kWays = {Way{"one epoll thread", read_in_one_thread},
+                              Way{"a thread for each stream", read_in_threads}};
+
+Result<std::vector<Turn>> turns_of(SystemSetup setup, std::chrono::nanoseconds window) {
   setup.streams = kStreams;
   setup.slots = kSlots;
-  auto contestants = start_all(setup);
-  if (!contestants) return tl::unexpected(contestants.error());
-  for (std::size_t round = 0; round <= options.rounds; ++round)  // the first one warms up
-    for (Contestant& contestant : *contestants)
-      for (const bool one_thread : {true, false}) {
-        if (interrupted()) return fail(Code::kCancelled, "interrupted");
-        const auto flow = measure(contestant, recordings.files(), one_thread, 2 * options.run_time);
-        if (!flow) return tl::unexpected(flow.error());
-        if (round > 0) (one_thread ? contestant.one_thread : contestant.threads).add(*flow);
-      }
-  std::vector<Row> rows;
-  for (const Contestant& contestant : *contestants)
-    for (const bool one_thread : {true, false}) {
-      rows.push_back(to_row("event-loop", "nvr_" + contestant.engine, kStreams,
-                            one_thread ? contestant.one_thread : contestant.threads));
-      rows.back().part = one_thread ? kOneThread : kThreads;
-    }
-  return rows;
+  std::vector<std::shared_ptr<NvrSystem>> systems;
+  const auto started = for_each_engine([&](const std::string& engine) -> Result<void> {
+    auto system = NvrSystem::start(setup, engine);
+    if (!system) return tl::unexpected(system.error());
+    systems.push_back(std::move(*system));
+    return {};
+  });
+  if (!started) return tl::unexpected(started.error());
+  std::vector<Turn> turns;
+  for (const Way& way : kWays)
+    for (const auto& system : systems)
+      turns.push_back({.part = way.part,
+                       .system = std::string(system->name()),
+                       .streams = kStreams,
+                       .measure = [=, &files = setup.files](Samples& samples) -> Result<void> {
+                         const auto meter = Meter::start(*system);
+                         if (!meter) return tl::unexpected(meter.error());
+                         const auto bytes = way.read(*system, files, window);
+                         if (!bytes) return tl::unexpected(bytes.error());
+                         const auto flow = meter->stop(*bytes, *bytes / kChunkBytes);
+                         if (!flow) return tl::unexpected(flow.error());
+                         samples.add(*flow);
+                         return {};
+                       }});
+  return turns;
 }
 
 }  // namespace
 
-Result<Findings> run_event_loop(const BenchOptions& options) {
-  const auto recordings = HotFiles::create(options);
-  if (!recordings) return tl::unexpected(recordings.error());
-  fmt::print(
-      "event-loop: {} streams of one client, windows of {} chunks, {} rounds, {}\n"
-      "            recordings in the page cache, every cache line read\n\n",
-      kStreams, kSlots, options.rounds, describe_machine());
-  std::fflush(stdout);
-  const auto foreign = ForeignLoad::watch_children();
-  auto rows = measure_all(*recordings, options);
-  if (!rows) return tl::unexpected(rows.error());
-  return Findings{
-      .rows = std::move(*rows), .references = {}, .targets = {}, .foreign_cpus = foreign.cpus().value_or(0)};
+Plan plan_event_loop(const BenchOptions& options) {
+  return {.heading = fmt::format("event-loop: {} streams of one client, windows of {} chunks, {}\n"
+                                 "            recordings in the page cache, every cache line read",
+                                 kStreams, kSlots, describe_run(options)),
+          .files = options.files,
+          .blocks = {{.warm_up_rounds = 1,
+                      .rounds = options.rounds,
+                      .round_s = 4 * std::chrono::duration<double>(2 * options.run_time).count(),
+                      .set_up = [window = 2 * options.run_time](const SystemSetup& setup) {
+                        return turns_of(setup, window);
+                      }}}};
 }
 
 }  // namespace nvr::bench

@@ -10,8 +10,6 @@
 #include <cstring>
 #include <thread>
 
-#include "shm/unique_fd.h"
-
 namespace nvr::bench {
 namespace {
 
@@ -52,16 +50,14 @@ Result<void> write_frames(int fd, std::span<const std::byte> group, const std::s
 }
 
 // True when nothing of the file is left in the page cache.
-Result<bool> drop(const std::string& path, std::uint64_t bytes) {
-  const shm::UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd) return fail_errno(errno, "cannot open " + path);
-  posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED);
-  void* const map = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd.get(), 0);
-  if (map == MAP_FAILED) return fail_errno(errno, "cannot map " + path);
+Result<bool> drop(int fd, std::uint64_t bytes) {
+  posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+  void* const map = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
+  if (map == MAP_FAILED) return fail_errno(errno, "cannot map a recording");
   std::vector<unsigned char> pages((bytes + 4095) / 4096);
   const bool looked = mincore(map, bytes, pages.data()) == 0;
   munmap(map, bytes);
-  if (!looked) return fail_errno(errno, "cannot look at what is in memory of " + path);
+  if (!looked) return fail_errno(errno, "cannot look at what is in memory of a recording");
   return std::none_of(pages.begin(), pages.end(), [](unsigned char page) { return (page & 1) != 0; });
 }
 
@@ -90,7 +86,9 @@ Result<FileSet> FileSet::create(const std::filesystem::path& directory, FileShap
 Result<void> FileSet::drop_from_cache() const {
   const auto give_up = std::chrono::steady_clock::now() + kDropTimeout;
   for (std::size_t file = 0; file < shape_.count;) {
-    const auto dropped = drop(path(file), shape_.bytes);
+    const auto fd = open(file);
+    if (!fd) return tl::unexpected(fd.error());
+    const auto dropped = drop(fd->get(), shape_.bytes);
     if (!dropped) return tl::unexpected(dropped.error());
     if (*dropped) {
       ++file;
@@ -106,10 +104,10 @@ Result<void> FileSet::drop_from_cache() const {
 Result<void> FileSet::read_into_cache(std::size_t count) const {
   std::vector<std::byte> buffer(kChunkBytes);
   for (std::size_t file = 0; file < std::min(count, shape_.count); ++file) {
-    const shm::UniqueFd fd(open(path(file).c_str(), O_RDONLY | O_CLOEXEC));
-    if (!fd) return fail_errno(errno, "cannot open " + path(file));
+    const auto fd = open(file);
+    if (!fd) return tl::unexpected(fd.error());
     ssize_t got = 0;
-    do got = read(fd.get(), buffer.data(), buffer.size());
+    do got = read(fd->get(), buffer.data(), buffer.size());
     while (got > 0 || (got < 0 && errno == EINTR));
     if (got < 0) return fail_errno(errno, "cannot read " + path(file));
   }
@@ -124,13 +122,19 @@ std::string FileSet::path(std::size_t file) const {
   return (directory_ / file_name_of(id(file))).string();
 }
 
+Result<shm::UniqueFd> FileSet::open(std::size_t file) const {
+  shm::UniqueFd fd(::open(path(file).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return fail_errno(errno, "cannot open " + path(file));
+  return fd;
+}
+
 std::uint64_t FileSet::expected_sum(std::size_t file, std::uint64_t begin, std::uint64_t end) const {
   return sums_[file][end / kPageBytes] - sums_[file][begin / kPageBytes];
 }
 
 Result<void> FileSet::write_file(std::size_t file) {
   const std::string name = path(file);
-  const shm::UniqueFd fd(open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  const shm::UniqueFd fd(::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (!fd) return fail_errno(errno, "cannot create " + name);
   std::uint64_t state = file + 1;
   std::vector<std::uint64_t> group(kGroupBytes / sizeof(std::uint64_t));

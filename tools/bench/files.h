@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "nvr/client.h"
+#include "shm/unique_fd.h"
 
 namespace nvr::bench {
 
@@ -22,6 +23,13 @@ inline constexpr std::size_t kPageBytes = 4096;
 struct FileShape {
   std::size_t count = 16;
   std::uint64_t bytes = 64U << 20;  // a multiple of kChunkBytes
+};
+
+struct FileRange {
+  std::size_t file = 0;
+  std::uint64_t begin = 0;  // bytes; multiples of kPageBytes
+  std::uint64_t end = 0;
+  Priority priority = Priority::kPlayback;  // for systems that know any
 };
 
 class FileSet {
@@ -41,6 +49,16 @@ class FileSet {
   [[nodiscard]] const std::filesystem::path& directory() const { return directory_; }
   [[nodiscard]] RecordingId id(std::size_t file) const;
   [[nodiscard]] std::string path(std::size_t file) const;
+  // To read it.
+  [[nodiscard]] Result<shm::UniqueFd> open(std::size_t file) const;
+  [[nodiscard]] FileRange whole(std::size_t file) const {
+    return {.file = file % count(), .begin = 0, .end = file_bytes()};
+  }
+  // Its chunk of that number, as often around as it takes.
+  [[nodiscard]] FileRange chunk_at(std::size_t file, std::uint64_t number) const {
+    const std::uint64_t begin = number % (file_bytes() / kChunkBytes) * kChunkBytes;
+    return {.file = file, .begin = begin, .end = begin + kChunkBytes};
+  }
   // What sum_of_lines() gives for [begin, end) of a file; multiples of kPageBytes.
   [[nodiscard]] std::uint64_t expected_sum(std::size_t file, std::uint64_t begin, std::uint64_t end) const;
 

@@ -9,28 +9,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <iterator>
+#include <nlohmann/json.hpp>
 
-#include "tools/bench/scenario.h"
-#include "tools/bench/show.h"
-#include "tools/bench/system.h"
+#include "tools/bench/run.h"
+#include "tools/bench/text_files.h"
 #include "tools/common/command_line.h"
 
 namespace nvr::bench {
 namespace {
-
-struct Scenario {
-  std::string_view name;
-  Result<Findings> (*run)(const BenchOptions&);
-};
-
-constexpr std::array kScenarios = {Scenario{"hot", run_hot},
-                                   Scenario{"latency", run_latency},
-                                   Scenario{"small", run_small},
-                                   Scenario{"scale", run_scale},
-                                   Scenario{"event-loop", run_event_loop},
-                                   Scenario{"stream-out", run_stream_out},
-                                   Scenario{"cold", run_cold},
-                                   Scenario{"disk", run_disk}};
 
 constexpr const char* kHelp = R"(Scenarios:
   hot         recordings in the page cache: GB/s and CPU seconds per GB with 1, 4, 16 and 64 streams and with 16
@@ -109,66 +95,57 @@ BenchOptions shortened(std::string_view scenario, BenchOptions options) {
   return options;
 }
 
-// Prints and draws what one of several scenarios finds.
-Result<Findings> run_one(const Scenario& scenario, const BenchOptions& options,
-                         const std::filesystem::path& svg) {
-  auto findings = scenario.run(shortened(scenario.name, options));
-  if (!findings) return findings;
-  print_findings(*findings);
-  fmt::print("\n");
-  if (svg.empty()) return findings;
-  const auto drawn = write_svg(std::span(&*findings, 1), svg / fmt::format("{}.svg", scenario.name));
-  if (!drawn) return tl::unexpected(drawn.error());
-  return findings;
+// A scenario that is to be run.
+struct Job {
+  const Scenario& scenario;
+  BenchOptions options;
+  Plan plan;
+};
+
+std::vector<Job> jobs_of(std::string_view wanted, const BenchOptions& options) {
+  std::vector<Job> jobs;
+  for (const Scenario& scenario : kScenarios)
+    if (wanted == "all" || wanted == scenario.name)
+      jobs.push_back({.scenario = scenario,
+                      .options = wanted == "all" ? shortened(scenario.name, options) : options,
+                      .plan = {}});
+  for (Job& job : jobs) job.plan = job.scenario.plan(job.options);  // refers to the options
+  return jobs;
 }
 
-// Every scenario. One that cannot run here leaves the figures of the others as they are.
-std::vector<Findings> run_all(const BenchOptions& options, const std::filesystem::path& svg) {
-  std::vector<Findings> all;
-  for (const Scenario& scenario : kScenarios) {
-    if (interrupted()) break;
-    if (scenario.name == "disk" && geteuid() != 0) {
-      fmt::print("disk is left out: only root can put up a modelled disk\n");
-      continue;
-    }
-    auto findings = run_one(scenario, options, svg);
-    if (findings)
-      all.push_back(std::move(*findings));
-    else
-      fmt::print("{} is left out: {}\n\n", scenario.name, findings.error().message);
-  }
+// Of several scenarios one that cannot run here, or ^C, leaves the figures of the others as they are.
+Result<std::vector<Row>> run_jobs(const std::vector<Job>& jobs) {
+  double expected = 0;
+  for (const Job& job : jobs) expected += expected_s(job.plan);
+  Progress progress(expected);
+  std::vector<Row> rows;
   std::vector<Target> targets;
-  for (const Findings& findings : all) std::ranges::copy(findings.targets, std::back_inserter(targets));
-  print_targets(targets);
-  return all;
-}
-
-// The one that is wanted, or all.
-Result<std::vector<Findings>> run_scenarios(std::string_view wanted, const BenchOptions& options,
-                                            const std::string& svg_path) {
-  if (wanted == "all") {
-    std::error_code error;
-    if (!svg_path.empty() && !std::filesystem::create_directories(svg_path, error) && error)
-      return fail_errno(error.value(), "cannot make " + svg_path);
-    return run_all(options, svg_path);
+  for (const Job& job : jobs) {
+    auto findings = run_scenario(job.scenario.name, job.plan, job.options, progress);
+    progress.clear();
+    if (findings) {
+      print_findings(*findings);
+      std::ranges::move(findings->rows, std::back_inserter(rows));
+      std::ranges::move(findings->targets, std::back_inserter(targets));
+    } else if (jobs.size() == 1) {
+      return tl::unexpected(findings.error());
+    } else {
+      fmt::print("{} is left out: {}\n", job.scenario.name, findings.error().message);
+    }
+    if (jobs.size() > 1) fmt::print("\n");
+    if (interrupted()) break;
   }
-  auto findings = std::ranges::find(kScenarios, wanted, &Scenario::name)->run(options);
-  if (!findings) return tl::unexpected(findings.error());
-  print_findings(*findings);
-  std::vector<Findings> all;
-  all.push_back(std::move(*findings));
-  return all;
+  if (jobs.size() > 1) print_targets(targets);
+  return rows;
 }
 
-Result<void> run_and_write(std::string_view wanted, const BenchOptions& options, const std::string& json_path,
-                           const std::string& svg_path) {
-  const auto all = run_scenarios(wanted, options, svg_path);
-  if (!all) return tl::unexpected(all.error());
-  Result<void> written;
-  if (!json_path.empty()) written = write_json(*all, json_path);
-  if (written && !svg_path.empty())
-    written = write_svg(*all, wanted == "all" ? svg_path + "/speed.svg" : svg_path);
-  return written;
+Result<void> run_and_write(const std::vector<Job>& jobs, const std::string& json_path) {
+  const auto rows = run_jobs(jobs);
+  if (!rows) return tl::unexpected(rows.error());
+  if (json_path.empty()) return {};
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  append_json(*rows, list);
+  return write_text(list.dump(2) + '\n', json_path);
 }
 
 void add_disk_options(CLI::App& app, DiskOptions& disk) {
@@ -179,7 +156,7 @@ void add_disk_options(CLI::App& app, DiskOptions& disk) {
       ->capture_default_str();
   app.add_option("--streams", disk.streams, "disk: numbers of streams for throughput")
       ->delimiter(',')
-      ->check(CLI::Range(std::size_t{1}, kMaxStreams - 1))
+      ->check(CLI::Range(std::size_t{1}, std::size_t{79}))
       ->capture_default_str();
   app.add_option("--systems", disk.systems, "disk: which systems (default: all)")
       ->delimiter(',')
@@ -206,7 +183,6 @@ int run(int argc, char** argv) {
   BenchOptions options = {.directory = "/var/tmp", .daemon = default_daemon(), .files = {}};
   std::string scenario = "hot";
   std::string json_path;
-  std::string svg_path;
   std::uint64_t file_mib = options.files.bytes >> 20;
   std::int64_t run_ms = options.run_time.count();
 
@@ -216,8 +192,6 @@ int run(int argc, char** argv) {
   for (const Scenario& known : kScenarios) names.emplace_back(known.name);
   app.add_option("SCENARIO", scenario, "What to measure")->check(CLI::IsMember(names))->capture_default_str();
   app.add_option("--json", json_path, "Write the figures to this file")->option_text("FILE");
-  app.add_option("--svg", svg_path, "Draw the figures to this file; all: to files in this directory")
-      ->option_text("PATH");
   app.add_option("--repeat", options.rounds, "Rounds")->check(CLI::Range(1, 1000))->capture_default_str();
   app.add_option("--dir", options.directory, "Where to put the files: a directory on a real disk")
       ->check(CLI::ExistingDirectory)
@@ -248,7 +222,7 @@ int run(int argc, char** argv) {
   name_slowdisk();
   signal(SIGINT, request_stop);
   signal(SIGTERM, request_stop);
-  const auto done = run_and_write(scenario, options, json_path, svg_path);
+  const auto done = run_and_write(jobs_of(scenario, options), json_path);
   if (done) return tools::kExitOk;
   fmt::print(stderr, "nvr-bench: {}\n", done.error().message);
   return tools::exit_code_of(done.error().code);

@@ -1,27 +1,19 @@
 #include "tools/bench/measure.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <thread>
+#include <vector>
 
 #include "tools/bench/cpu_time.h"
 
 namespace nvr::bench {
 namespace {
 
-using BenchClock = std::chrono::steady_clock;
-
 // What a helper does after the last chunk (unmap, go to sleep) belongs to the work: give it time to be
 // counted.
 constexpr auto kSettle = std::chrono::milliseconds(5);
 
-Result<void> check_sum(const System& system, std::uint64_t sum, std::uint64_t expected) {
-  if (sum == expected) return {};
-  return fail(Code::kDataLoss, fmt::format("{} delivered wrong bytes", system.name()));
-}
-
-// One consumer: the streams that it takes from, which file each is at, and what their bytes must add up to.
+// One consumer: the streams that it takes from, and which file each is at.
 class Consumer {
  public:
   Consumer(System& system, const FileSet& files) : system_(system), files_(files) {}
@@ -33,9 +25,12 @@ class Consumer {
   // Thread of its own, or the caller's.
   void run(BenchClock::time_point open_until) { outcome_ = read_all(open_until); }
 
-  [[nodiscard]] const Result<void>& outcome() const { return outcome_; }
-  [[nodiscard]] const Tally& tally() const { return tally_; }
-  [[nodiscard]] std::uint64_t expected_sum() const { return expected_sum_; }
+  // Adds what it has taken and what it should have.
+  [[nodiscard]] Result<void> add_to(Tally& taken, Tally& expected) const {
+    taken.add(taken_);
+    expected.add(expected_);
+    return outcome_;
+  }
 
  private:
   struct Reading {
@@ -56,8 +51,8 @@ class Consumer {
   }
 
   [[nodiscard]] Result<void> open(Reading& reading) {
-    const FileRange range = {.file = reading.file, .begin = 0, .end = files_.file_bytes()};
-    expected_sum_ += files_.expected_sum(range.file, range.begin, range.end);
+    const FileRange range = files_.whole(reading.file);
+    expected_.expect(files_, range);
     reading.open = true;
     ++open_;
     return system_.open(reading.stream, range);
@@ -66,7 +61,7 @@ class Consumer {
   // One chunk, if the stream is open; at its end it goes on with another file if `go_on`.
   [[nodiscard]] Result<void> take(Reading& reading, bool go_on) {
     if (!reading.open) return {};
-    const auto more = system_.next(reading.stream, tally_);
+    const auto more = system_.next(reading.stream, taken_);
     if (!more) return tl::unexpected(more.error());
     if (*more) return {};
     system_.close(reading.stream);
@@ -80,8 +75,8 @@ class Consumer {
   const FileSet& files_;
   std::vector<Reading> streams_;
   std::size_t open_ = 0;
-  Tally tally_;
-  std::uint64_t expected_sum_ = 0;
+  Tally taken_;
+  Tally expected_;
   Result<void> outcome_;
 };
 
@@ -94,26 +89,34 @@ void run_consumers(std::vector<Consumer>& consumers, BenchClock::time_point open
   for (std::thread& thread : threads) thread.join();
 }
 
-// What all consumers have taken together, if it is right.
-Result<Tally> total_of(const System& system, const std::vector<Consumer>& consumers) {
-  Tally total;
-  std::uint64_t expected_sum = 0;
-  for (const Consumer& consumer : consumers) {
-    if (!consumer.outcome()) return tl::unexpected(consumer.outcome().error());
-    total.chunks += consumer.tally().chunks;
-    total.bytes += consumer.tally().bytes;
-    total.sum += consumer.tally().sum;
-    expected_sum += consumer.expected_sum();
-  }
-  if (auto right = check_sum(system, total.sum, expected_sum); !right) return tl::unexpected(right.error());
-  return total;
-}
-
 }  // namespace
 
-Result<std::uint64_t> cpu_ns_with(const System& system) {
+Flow to_flow(double bytes, double chunks, double seconds, double cpu_ns) {
+  return {.gb_per_s = bytes / 1e9 / seconds,
+          .cpu_s_per_gb = bytes > 0 ? cpu_ns / bytes : 0,
+          .chunks_per_s = chunks / seconds};
+}
+
+Result<Meter> Meter::start(const System& system) {
+  Meter meter(system);
+  const auto before = meter.cpu_ns();
+  if (!before) return tl::unexpected(before.error());
+  meter.cpu_before_ns_ = *before;
+  meter.started_ = BenchClock::now();
+  return meter;
+}
+
+Result<Flow> Meter::stop(std::uint64_t bytes, std::uint64_t chunks) const {
+  const std::chrono::duration<double> took = BenchClock::now() - started_;
+  const auto after = cpu_ns();
+  if (!after) return tl::unexpected(after.error());
+  return to_flow(static_cast<double>(bytes), static_cast<double>(chunks), took.count(),
+                 static_cast<double>(*after - cpu_before_ns_));
+}
+
+Result<std::uint64_t> Meter::cpu_ns() const {
   std::this_thread::sleep_for(kSettle);
-  auto other = system.other_cpu_ns();
+  auto other = system_.other_cpu_ns();
   if (!other) return other;
   return own_cpu_ns() + *other;
 }
@@ -123,74 +126,46 @@ Result<Flow> measure_flow(System& system, const FileSet& files, const Load& load
   for (std::size_t stream = 0; stream < load.streams; ++stream)
     consumers[stream % consumers.size()].add_stream(stream);
 
-  const auto cpu_before = cpu_ns_with(system);
-  if (!cpu_before) return tl::unexpected(cpu_before.error());
-  const auto started = BenchClock::now();
-  run_consumers(consumers, started + load.at_least);
-  const std::chrono::duration<double> took = BenchClock::now() - started;
-  const auto cpu_after = cpu_ns_with(system);
-  if (!cpu_after) return tl::unexpected(cpu_after.error());
-
-  const auto total = total_of(system, consumers);
-  if (!total) return tl::unexpected(total.error());
-  const double gigabytes = static_cast<double>(total->bytes) / 1e9;
-  return Flow{.gb_per_s = gigabytes / took.count(),
-              .cpu_s_per_gb = static_cast<double>(*cpu_after - *cpu_before) / 1e9 / gigabytes,
-              .chunks_per_s = static_cast<double>(total->chunks) / took.count()};
+  const auto meter = Meter::start(system);
+  if (!meter) return tl::unexpected(meter.error());
+  run_consumers(consumers, BenchClock::now() + load.at_least);
+  Tally taken;
+  Tally expected;
+  for (const Consumer& consumer : consumers)
+    if (auto added = consumer.add_to(taken, expected); !added) return tl::unexpected(added.error());
+  if (auto right = system.check(taken, expected); !right) return tl::unexpected(right.error());
+  return meter->stop(expected.bytes, expected.bytes / kChunkBytes);
 }
 
-Result<ForeignLoad> ForeignLoad::watch(const std::vector<std::unique_ptr<System>>& systems) {
-  const auto start = sample(systems);
-  if (!start) return tl::unexpected(start.error());
-  return ForeignLoad(systems, *start);
-}
-
-ForeignLoad ForeignLoad::watch_children() {
-  static const std::vector<std::unique_ptr<System>> none;
-  return ForeignLoad(none, *sample(none));
-}
-
-Result<double> ForeignLoad::cpus() const {
-  const auto now = sample(systems_);
-  if (!now) return tl::unexpected(now.error());
-  const std::chrono::duration<double> passed = now->at - start_.at;
-  return std::max(0.0, (now->foreign_cpu_s - start_.foreign_cpu_s) / passed.count());
-}
-
-Result<ForeignLoad::Sample> ForeignLoad::sample(const std::vector<std::unique_ptr<System>>& systems) {
-  double foreign_s = (static_cast<double>(machine_cpu_ns()) - static_cast<double>(own_cpu_ns()) -
-                      static_cast<double>(ended_children_cpu_ns())) /
-                     1e9;
-  for (const auto& system : systems) {
-    const auto helpers = system->other_cpu_ns();
-    if (!helpers) return tl::unexpected(helpers.error());
-    foreign_s -= static_cast<double>(*helpers) / 1e9;
-  }
-  return Sample{.at = BenchClock::now(), .foreign_cpu_s = foreign_s};
-}
-
-Result<std::vector<double>> measure_opens(System& system, const FileSet& files, std::size_t count,
-                                          std::chrono::nanoseconds pause) {
-  std::vector<double> us;
-  us.reserve(count);
-  const std::uint64_t chunks = files.file_bytes() / kChunkBytes;
-  for (std::size_t i = 0; i < count; ++i) {
-    std::this_thread::sleep_for(pause);
-    const std::uint64_t begin = (i * 37) % chunks * kChunkBytes;  // 37: no place is near the one before
-    const FileRange range = {.file = i % files.count(), .begin = begin, .end = begin + kChunkBytes};
-    Tally tally;
+Result<void> measure_opens(System& system, const FileSet& files, const Opens& opens, Histogram& ns) {
+  for (std::size_t i = 0; i < opens.count; ++i) {
+    const FileRange range = files.chunk_at(i % files.count(), i * 37);  // 37: no place is near the one before
+    Tally expected;
+    expected.expect(files, range);
+    if (opens.pause.count() > 0) std::this_thread::sleep_for(opens.pause);
+    Tally taken;
+    Arrival arrival(taken);
     const auto started = BenchClock::now();
-    if (auto opened = system.open(0, range); !opened) return tl::unexpected(opened.error());
-    const auto first = system.next(0, tally);
-    const std::chrono::duration<double, std::micro> took = BenchClock::now() - started;
+    if (auto opened = system.open(0, range); !opened) return opened;
+    const auto first = system.next(0, arrival);
+    const auto read_at = BenchClock::now();
     if (!first) return tl::unexpected(first.error());
     system.close(0);
-    if (auto right = check_sum(system, tally.sum, files.expected_sum(range.file, range.begin, range.end));
-        !right)
-      return tl::unexpected(right.error());
-    us.push_back(took.count());
+    if (auto right = system.check(taken, expected); !right) return right;
+    ns.add(ns_between(started, opens.until_read ? read_at : arrival.at()));
   }
-  return us;
+  return {};
+}
+
+Result<void> check_begin_of(System& system, const FileSet& files, FileRange range, const Tally& taken) {
+  range.end = range.begin + taken.bytes;
+  Tally expected;
+  expected.expect(files, range);
+  return system.check(taken, expected);
+}
+
+std::uint64_t ns_between(BenchClock::time_point begin, BenchClock::time_point end) {
+  return static_cast<std::uint64_t>(std::chrono::nanoseconds(end - begin).count());
 }
 
 }  // namespace nvr::bench

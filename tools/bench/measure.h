@@ -4,16 +4,36 @@
 
 #include <chrono>
 #include <cstdint>
-#include <vector>
 
+#include "tools/bench/histogram.h"
 #include "tools/bench/system.h"
 
 namespace nvr::bench {
+
+using BenchClock = std::chrono::steady_clock;
 
 struct Flow {
   double gb_per_s = 0;      // 10^9 bytes
   double cpu_s_per_gb = 0;  // of all processes and threads that took part
   double chunks_per_s = 0;
+};
+
+[[nodiscard]] Flow to_flow(double bytes, double chunks, double seconds, double cpu_ns);
+
+// The time that goes by, and what this process and the system's others spend of their CPUs meanwhile, what
+// they do after the last chunk included.
+class Meter {
+ public:
+  [[nodiscard]] static Result<Meter> start(const System& system);
+  [[nodiscard]] Result<Flow> stop(std::uint64_t bytes, std::uint64_t chunks) const;
+
+ private:
+  explicit Meter(const System& system) : system_(system) {}
+  [[nodiscard]] Result<std::uint64_t> cpu_ns() const;
+
+  const System& system_;
+  std::uint64_t cpu_before_ns_ = 0;
+  BenchClock::time_point started_;
 };
 
 struct Load {
@@ -22,39 +42,39 @@ struct Load {
   std::chrono::nanoseconds at_least = {};  // how long to go on opening files
 };
 
-// CPU time of this process and of the system's others until now, what they do after the last chunk included.
-[[nodiscard]] Result<std::uint64_t> cpu_ns_with(const System& system);
-
 // Each of the streams reads whole files from begin to end, one after another, until `at_least` has passed;
 // ends when all have finished the file that they were at.
 [[nodiscard]] Result<Flow> measure_flow(System& system, const FileSet& files, const Load& load);
 
-// How busy the rest of the machine is while a scenario measures.
-class ForeignLoad {
+// Opens 64 KiB ranges at changing places, as many as `count`. The stream is closed, and `pause` goes by,
+// before each of them.
+struct Opens {
+  std::size_t count = 1;
+  std::chrono::nanoseconds pause = {};
+  bool until_read = false;  // what is measured ends when the chunk has been read; otherwise when it is there
+};
+[[nodiscard]] Result<void> measure_opens(System& system, const FileSet& files, const Opens& opens,
+                                         Histogram& ns);
+
+// Whether what was taken of a range, from its begin on, is right.
+[[nodiscard]] Result<void> check_begin_of(System& system, const FileSet& files, FileRange range,
+                                          const Tally& taken);
+
+// The time until a chunk is there; reading it is the consumer's own work.
+class Arrival final : public Taker {
  public:
-  // Starts counting.
-  [[nodiscard]] static Result<ForeignLoad> watch(const std::vector<std::unique_ptr<System>>& systems);
-  // Where all helpers are children that start after this and have been waited for before cpus().
-  [[nodiscard]] static ForeignLoad watch_children();
-  // CPUs that anything but this process and the systems' helpers has used on average since then.
-  [[nodiscard]] Result<double> cpus() const;
+  explicit Arrival(Tally& tally) : tally_(tally) {}
+  void take(std::span<const std::byte> chunk) override {
+    at_ = BenchClock::now();
+    tally_.take(chunk);
+  }
+  [[nodiscard]] BenchClock::time_point at() const { return at_; }
 
  private:
-  struct Sample {
-    std::chrono::steady_clock::time_point at;
-    double foreign_cpu_s = 0;
-  };
-  ForeignLoad(const std::vector<std::unique_ptr<System>>& systems, Sample start)
-      : systems_(systems), start_(start) {}
-  [[nodiscard]] static Result<Sample> sample(const std::vector<std::unique_ptr<System>>& systems);
-
-  const std::vector<std::unique_ptr<System>>& systems_;
-  Sample start_;
+  Tally& tally_;
+  BenchClock::time_point at_ = {};
 };
 
-// Opens 64 KiB ranges at changing places `count` times: microseconds from the call to open() until the chunk
-// has been read. The stream is closed, and `pause` goes by, before the next.
-[[nodiscard]] Result<std::vector<double>> measure_opens(System& system, const FileSet& files,
-                                                        std::size_t count, std::chrono::nanoseconds pause);
+[[nodiscard]] std::uint64_t ns_between(BenchClock::time_point begin, BenchClock::time_point end);
 
 }  // namespace nvr::bench

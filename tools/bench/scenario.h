@@ -1,15 +1,21 @@
-// A scenario: one question put to several systems in one run. Each has a file of its own and a line in the
-// list in main.cpp.
+// A scenario is one question put to several systems in one run. It says what it measures and what it requires
+// (a Plan); run.cpp does what all scenarios have in common. Each scenario has a file of its own and a line in
+// scenarios.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <filesystem>
+#include <functional>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "nvr/error.h"
-#include "tools/bench/disk_report.h"
 #include "tools/bench/files.h"
+#include "tools/bench/measure.h"
 #include "tools/bench/report.h"
+#include "tools/bench/system.h"
 
 namespace nvr::bench {
 
@@ -35,41 +41,84 @@ struct BenchOptions {
   std::size_t client_processes = 200;       // scale: at most
   FileShape files;
   DiskOptions disk = {};
+
+  [[nodiscard]] std::size_t consumers(std::size_t streams) const { return one_consumer ? 1 : streams; }
 };
 
-struct Findings {
-  std::vector<Row> rows;
-  std::vector<std::string> references;  // systems that others are compared to; none: a plain table
-  std::vector<Target> targets;
-  std::vector<DiskRow> disk = {};  // instead of rows: scenario "disk"
-  double foreign_cpus = 0;         // how many CPUs the rest of the machine kept busy meanwhile
+// One system's turn in a round. All that it adds to samples of the same part, system and number of streams
+// makes one row; if nothing is added there is no row.
+struct Turn {
+  std::string part = {};  // of the scenario; empty where it has only one
+  std::string system;
+  std::size_t streams = 1;
+  std::function<Result<void>(Samples&)> measure;
+  std::function<Result<void>()> warm_up = {};  // instead of `measure`, in rounds that do not count
 };
 
-// Cached recordings.
-[[nodiscard]] Result<Findings> run_hot(const BenchOptions& options);
+// Turns that follow each other, round after round (A B C A B C ...), so that whatever else the machine does
+// hits all systems alike.
+struct Block {
+  std::size_t warm_up_rounds = 0;
+  std::size_t rounds = 1;
+  double round_s = 1;  // how long one takes, roughly: by this progress is judged
+  // Makes the systems. They live as long as the turns, which go before the next block begins.
+  std::function<Result<std::vector<Turn>>(SystemSetup)> set_up;
+};
 
-// The same: from the question to a chunk.
-[[nodiscard]] Result<Findings> run_latency(const BenchOptions& options);
+struct Plan {
+  std::string heading;
+  FileShape files = {};  // that all blocks read, in the page cache; none: the blocks make their own
+  std::vector<Block> blocks = {};
+  std::vector<std::string> references = {};  // systems that others are compared to in the table
+  std::function<void(Referee&)> require = {};
+  bool watches_others = true;  // false: what works for the scenario does not look like its own
+};
 
-// The same: small ranges of many.
-[[nodiscard]] Result<Findings> run_small(const BenchOptions& options);
+struct Scenario {
+  std::string_view name;
+  Plan (*plan)(const BenchOptions&);
+};
 
-// The same: many streams of many processes.
-[[nodiscard]] Result<Findings> run_scale(const BenchOptions& options);
+[[nodiscard]] Plan plan_hot(const BenchOptions& options);         // recordings in the page cache
+[[nodiscard]] Plan plan_latency(const BenchOptions& options);     // from the question to a chunk
+[[nodiscard]] Plan plan_small(const BenchOptions& options);       // small ranges of many
+[[nodiscard]] Plan plan_scale(const BenchOptions& options);       // many streams of many processes
+[[nodiscard]] Plan plan_event_loop(const BenchOptions& options);  // many streams in one thread
+[[nodiscard]] Plan plan_stream_out(const BenchOptions& options);  // out through a socket
+[[nodiscard]] Plan plan_cold(const BenchOptions& options);        // recordings that are on the disk only
+[[nodiscard]] Plan plan_disk(const BenchOptions& options);        // on a modelled spinning disk. Root only
 
-// The same: many streams in one thread.
-[[nodiscard]] Result<Findings> run_event_loop(const BenchOptions& options);
+inline constexpr std::array kScenarios = {Scenario{"hot", plan_hot},
+                                          Scenario{"latency", plan_latency},
+                                          Scenario{"small", plan_small},
+                                          Scenario{"scale", plan_scale},
+                                          Scenario{"event-loop", plan_event_loop},
+                                          Scenario{"stream-out", plan_stream_out},
+                                          Scenario{"cold", plan_cold},
+                                          Scenario{"disk", plan_disk}};
 
-// The same: out through a socket.
-[[nodiscard]] Result<Findings> run_stream_out(const BenchOptions& options);
+// Rounds that do not count. A daemon keeps a map of what has been read three times, and the pages of maps and
+// windows are filled in as they are touched: the fifth time a system is as it stays.
+inline constexpr std::size_t kWarmUpRounds = 4;
 
-// Recordings that are on the disk only.
-[[nodiscard]] Result<Findings> run_cold(const BenchOptions& options);
+// "16 recordings of 64 MiB", "16 streams", "7 rounds, 2 CPUs, Linux 6.18".
+[[nodiscard]] std::string describe(const FileShape& files);
+[[nodiscard]] std::string describe_streams(std::size_t streams);
+[[nodiscard]] std::string describe_run(const BenchOptions& options);
 
-// Recordings on a modelled spinning disk. Root only.
-[[nodiscard]] Result<Findings> run_disk(const BenchOptions& options);
+using Systems = std::vector<std::shared_ptr<System>>;
 
-// Somebody pressed ^C: a scenario gives up between two measurements, so that nothing is left behind.
+// In the order of `makers`; without nvr_io_uring where io_uring does not work.
+[[nodiscard]] Result<Systems> make_systems(std::span<const MakeSystem> makers, const SystemSetup& setup);
+// A turn for each of them.
+void add_turns(std::vector<Turn>& turns, const Systems& systems, std::string_view part, std::size_t streams,
+               const std::function<Result<void>(System&, Samples&)>& measure);
+// Where io_uring does not work nvr_io_uring is left out: no error, but a line that says why, once.
+[[nodiscard]] Result<void> unless_refused(Result<void> with_io_uring);
+// Does `make` for the engines "mmap" and "io_uring".
+[[nodiscard]] Result<void> for_each_engine(const std::function<Result<void>(const std::string&)>& make);
+
+// Somebody pressed ^C: the run ends between two turns, so that nothing is left behind.
 [[nodiscard]] bool interrupted();
 
 }  // namespace nvr::bench

@@ -104,7 +104,8 @@ Result<Sink> Sink::start(std::size_t connections) {
 }
 
 Result<void> Sink::wait_for(std::uint64_t bytes) {
-  while (this->bytes() < bytes) {
+  awaited_bytes_ += bytes;
+  while (state_->bytes < awaited_bytes_) {
     if (process_.has_ended()) return fail(Code::kUnavailable, "the sink has ended");
     std::this_thread::sleep_for(std::chrono::microseconds(100));
   }

@@ -24,10 +24,11 @@ class Sink {
   // Whether what is sent from now on is read, and summed as sum_of_lines() does; whole chunks on each
   // connection. Otherwise the kernel throws it away.
   void set_reading(bool reading) { state_->reads = reading; }
-  [[nodiscard]] std::uint64_t bytes() const { return state_->bytes; }
-  [[nodiscard]] std::uint64_t sum() const { return state_->sum; }
-  // Until it has taken so many bytes since its start. Unavailable: it has ended.
+  [[nodiscard]] bool is_reading() const { return state_->reads; }
+  // Until so many bytes more have come than have been waited for before. Unavailable: it has ended.
   [[nodiscard]] Result<void> wait_for(std::uint64_t bytes);
+  // Of what has been read since the last time.
+  [[nodiscard]] std::uint64_t take_sum() { return state_->sum.exchange(0); }
 
  private:
   struct State {
@@ -43,6 +44,7 @@ class Sink {
 
   std::unique_ptr<State, Unmap> state_;  // shared with the process
   std::vector<shm::UniqueFd> sockets_;
+  std::uint64_t awaited_bytes_ = 0;
   ChildProcess process_;
 };
 

@@ -2,240 +2,173 @@
 // each stream and its connection, and a process that drains them (sink.h). Ours sends the chunks that its
 // client gets; the others are the file itself, by sendfile() or by pread() and send().
 #include <errno.h>
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <atomic>
-#include <functional>
-#include <thread>
 
-#include "shm/unique_fd.h"
-#include "tools/bench/compare.h"
 #include "tools/bench/cpu_time.h"
-#include "tools/bench/hot_files.h"
-#include "tools/bench/nvr_system.h"
+#include "tools/bench/scenario.h"
 #include "tools/bench/sink.h"
 
 namespace nvr::bench {
 namespace {
 
-using BenchClock = std::chrono::steady_clock;
-
 constexpr std::array<std::size_t, 2> kStreamCounts = {1, 16};
 constexpr std::size_t kMostStreams = kStreamCounts.back();
-constexpr double kLeastOfReadWrite = 0.9;
 
-Result<void> send_all(int socket, std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t sent = send(socket, bytes.data(), bytes.size(), MSG_NOSIGNAL);
-    if (sent < 0 && errno == EINTR) continue;
-    if (sent < 0) return fail_errno(errno, "cannot send");
-    bytes = bytes.subspan(static_cast<std::size_t>(sent));
+// Sends chunks to a connection.
+class Sender final : public Taker {
+ public:
+  explicit Sender(int socket) : socket_(socket) {}
+
+  void take(std::span<const std::byte> bytes) override {
+    while (!bytes.empty() && outcome_) {
+      const ssize_t sent = send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      if (sent >= 0)
+        bytes = bytes.subspan(static_cast<std::size_t>(sent));
+      else if (errno != EINTR)
+        outcome_ = fail_errno(errno, "cannot send");
+    }
   }
-  return {};
-}
+  [[nodiscard]] const Result<void>& outcome() const { return outcome_; }
 
-Result<shm::UniqueFd> open_file(const std::string& path) {
-  shm::UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd) return fail_errno(errno, "cannot open " + path);
-  return fd;
-}
-
-Result<void> read_write(const FileSet& files, std::size_t file, int socket) {
-  const auto fd = open_file(files.path(file));
-  if (!fd) return tl::unexpected(fd.error());
-  thread_local std::vector<std::byte> buffer(kChunkBytes);
-  for (std::uint64_t at = 0; at < files.file_bytes(); at += kChunkBytes) {
-    const ssize_t got = pread(fd->get(), buffer.data(), buffer.size(), static_cast<off_t>(at));
-    if (got != static_cast<ssize_t>(buffer.size())) return fail_errno(got < 0 ? errno : EIO, "cannot read");
-    if (auto sent = send_all(socket, buffer); !sent) return sent;
-  }
-  return {};
-}
-
-Result<void> send_file(const FileSet& files, std::size_t file, int socket) {
-  const auto fd = open_file(files.path(file));
-  if (!fd) return tl::unexpected(fd.error());
-  for (off_t at = 0; static_cast<std::uint64_t>(at) < files.file_bytes();) {
-    const ssize_t sent =
-        sendfile(socket, fd->get(), &at, files.file_bytes() - static_cast<std::uint64_t>(at));
-    if (sent <= 0 && errno != EINTR) return fail_errno(errno, "cannot sendfile");
-  }
-  return {};
-}
-
-Result<void> send_chunks(Client& client, const FileSet& files, std::size_t file, int socket) {
-  auto stream = client.open({.recording = files.id(file), .begin = 0, .end = files.file_bytes()});
-  if (!stream) return tl::unexpected(stream.error());
-  while (const auto chunk = stream->next()) {
-    if (!*chunk) return tl::unexpected(chunk->error());
-    if (auto sent = send_all(socket, (*chunk)->bytes()); !sent) return sent;
-  }
-  return {};
-}
-
-// One way to send a whole recording.
-struct Sender {
-  std::string name;
-  std::function<Result<void>(std::size_t stream, std::size_t file, int socket)> send;
-  std::vector<pid_t> helpers = {};  // whose CPU time counts too
-  Samples samples = {};
+ private:
+  int socket_;
+  Result<void> outcome_;
 };
 
-Result<double> cpu_s_of(const Sender& sender, const Sink& sink) {
-  std::uint64_t sum = own_cpu_ns();
-  std::vector<pid_t> pids = sender.helpers;
-  pids.push_back(sink.pid());
-  for (const pid_t pid : pids) {
-    const auto spent = cpu_ns_of(pid);
-    if (!spent) return tl::unexpected(spent.error());
-    sum += *spent;
-  }
-  return static_cast<double>(sum) / 1e9;
-}
+// What another system delivers goes out, and is checked where it arrives.
+class OutwardSystem final : public System {
+ public:
+  OutwardSystem(std::string name, std::shared_ptr<System> from, std::shared_ptr<Sink> sink)
+      : name_(std::move(name)), from_(std::move(from)), sink_(std::move(sink)) {}
 
-// All streams send whole recordings, one after another, until the time is over. How many.
-Result<std::uint64_t> send_recordings(const Sender& sender, const FileSet& files, const Sink& sink,
-                                      std::size_t streams, BenchClock::time_point end) {
-  std::vector<Result<void>> outcomes(streams);
-  std::atomic<std::uint64_t> sent = 0;
-  const auto send_stream = [&](std::size_t stream) {
-    std::size_t file = stream % files.count();
-    do {
-      outcomes[stream] = sender.send(stream, file, sink.socket(stream));
-      ++sent;
-      file = (file + 1) % files.count();
-    } while (outcomes[stream] && BenchClock::now() < end);
+  [[nodiscard]] std::string_view name() const override { return name_; }
+  [[nodiscard]] Result<void> open(std::size_t stream, const FileRange& range) override {
+    return from_->open(stream, range);
+  }
+  [[nodiscard]] Result<bool> next(std::size_t stream, Taker&) override {
+    Sender sender(sink_->socket(stream));
+    auto more = from_->next(stream, sender);
+    if (!sender.outcome()) return tl::unexpected(sender.outcome().error());
+    return more;
+  }
+  void close(std::size_t stream) override { from_->close(stream); }
+  [[nodiscard]] Result<void> check(const Tally&, const Tally& expected) override {
+    if (auto drained = sink_->wait_for(expected.bytes); !drained) return drained;
+    if (!sink_->is_reading() || sink_->take_sum() == expected.sum) return {};
+    return fail(Code::kDataLoss, name_ + " delivered wrong bytes");
+  }
+  [[nodiscard]] Result<std::uint64_t> other_cpu_ns() const override {
+    const auto of_sink = cpu_ns_of(sink_->pid());
+    const auto of_system = from_->other_cpu_ns();
+    if (!of_sink || !of_system) return fail(Code::kUnavailable, "a process has ended");
+    return *of_sink + *of_system;
+  }
+
+ private:
+  std::string name_;
+  std::shared_ptr<System> from_;
+  std::shared_ptr<Sink> sink_;
+};
+
+// The kernel sends it, and nobody takes anything.
+class SendfileSystem final : public System {
+ public:
+  SendfileSystem(const SystemSetup& setup, std::shared_ptr<Sink> sink)
+      : files_(setup.files), sink_(std::move(sink)), streams_(setup.streams) {}
+
+  [[nodiscard]] std::string_view name() const override { return "sendfile"; }
+  [[nodiscard]] Result<void> open(std::size_t stream, const FileRange& range) override {
+    auto fd = files_.open(range.file);
+    if (!fd) return tl::unexpected(fd.error());
+    streams_[stream] = {.fd = std::move(*fd), .left = range};
+    return {};
+  }
+  [[nodiscard]] Result<bool> next(std::size_t stream, Taker&) override {
+    auto& [fd, left] = streams_[stream];
+    if (left.begin == left.end) return false;
+    auto at = static_cast<off_t>(left.begin);
+    const ssize_t sent = sendfile(sink_->socket(stream), fd.get(), &at, left.end - left.begin);
+    if (sent <= 0 && errno != EINTR) return fail_errno(errno, "cannot sendfile");
+    left.begin = static_cast<std::uint64_t>(at);
+    return true;
+  }
+  void close(std::size_t stream) override { streams_[stream].fd.reset(); }
+
+ private:
+  struct OpenFile {
+    shm::UniqueFd fd;
+    FileRange left;
   };
-  std::vector<std::thread> threads;
-  for (std::size_t i = 0; i < streams; ++i) threads.emplace_back(send_stream, i);
-  for (std::thread& thread : threads) thread.join();
-  for (const auto& outcome : outcomes)
-    if (!outcome) return tl::unexpected(outcome.error());
-  return sent.load();
-}
 
-Result<Flow> measure(const Sender& sender, const FileSet& files, Sink& sink, std::size_t streams,
-                     std::chrono::nanoseconds at_least) {
-  const auto cpu_before = cpu_s_of(sender, sink);
-  if (!cpu_before) return tl::unexpected(cpu_before.error());
-  const std::uint64_t bytes_before = sink.bytes();
-  const auto started = BenchClock::now();
-  const auto sent = send_recordings(sender, files, sink, streams, started + at_least);
-  if (!sent) return tl::unexpected(sent.error());
-  const std::uint64_t bytes = *sent * files.file_bytes();
-  if (auto drained = sink.wait_for(bytes_before + bytes); !drained) return tl::unexpected(drained.error());
-  const std::chrono::duration<double> took = BenchClock::now() - started;
-  const auto cpu_after = cpu_s_of(sender, sink);
-  if (!cpu_after) return tl::unexpected(cpu_after.error());
-  const double gigabytes = static_cast<double>(bytes) / 1e9;
-  return Flow{.gb_per_s = gigabytes / took.count(),
-              .cpu_s_per_gb = (*cpu_after - *cpu_before) / gigabytes,
-              .chunks_per_s = static_cast<double>(bytes) / static_cast<double>(kChunkBytes) / took.count()};
-}
+  const FileSet& files_;
+  std::shared_ptr<Sink> sink_;
+  std::vector<OpenFile> streams_;
+};
 
-// Each stream sends one recording, and the sink looks at it.
-Result<void> check(const Sender& sender, const FileSet& files, Sink& sink) {
-  sink.set_reading(true);
-  const std::uint64_t sum_before = sink.sum();
-  std::uint64_t expected = 0;
-  for (std::size_t stream = 0; stream < kMostStreams; ++stream)
-    expected += files.expected_sum(stream % files.count(), 0, files.file_bytes());
-  const auto flow = measure(sender, files, sink, kMostStreams, {});
-  sink.set_reading(false);
-  if (!flow) return tl::unexpected(flow.error());
-  if (sink.sum() - sum_before == expected) return {};
-  return fail(Code::kDataLoss, sender.name + " delivered wrong bytes");
-}
-
-Result<void> run_rounds(std::vector<Sender>& senders, const FileSet& files, Sink& sink,
-                        const BenchOptions& options, std::vector<Row>& rows) {
-  for (std::size_t round = 0; round < kWarmUpRounds; ++round)
-    for (const Sender& sender : senders)
-      if (auto right = check(sender, files, sink); !right) return right;
-  for (const std::size_t streams : kStreamCounts) {
-    for (Sender& sender : senders) sender.samples = {};
-    for (std::size_t round = 0; round < options.rounds; ++round)
-      for (Sender& sender : senders) {
-        if (interrupted()) return fail(Code::kCancelled, "interrupted");
-        const auto flow = measure(sender, files, sink, streams, options.run_time);
-        if (!flow) return tl::unexpected(flow.error());
-        sender.samples.add(*flow);
-      }
-    for (const Sender& sender : senders)
-      rows.push_back(to_row("stream-out", sender.name, streams, sender.samples));
+Result<Systems> make_senders(const SystemSetup& setup, const std::shared_ptr<Sink>& sink) {
+  const auto readers =
+      make_systems(std::array{make_pread_system, make_nvr_mmap_system, make_nvr_io_uring_system}, setup);
+  if (!readers) return readers;
+  Systems systems;
+  for (const auto& reader : *readers) {
+    const std::string name = reader->name() == "pread" ? "read_write" : std::string(reader->name());
+    systems.push_back(std::make_shared<OutwardSystem>(name, reader, sink));
   }
-  return {};
+  systems.insert(systems.begin() + 1, std::make_shared<OutwardSystem>(
+                                          "sendfile", std::make_shared<SendfileSystem>(setup, sink), sink));
+  return systems;
 }
 
-Result<std::vector<Row>> measure_all(const HotFiles& recordings, const BenchOptions& options) {
-  const FileSet& files = recordings.files();
-  auto sink = Sink::start(kMostStreams);
-  if (!sink) return tl::unexpected(sink.error());
-  std::vector<Sender> senders = {
-      {.name = "read_write",
-       .send = [&](std::size_t, std::size_t file, int socket) { return read_write(files, file, socket); }},
-      {.name = "sendfile",
-       .send = [&](std::size_t, std::size_t file, int socket) { return send_file(files, file, socket); }}};
-  std::vector<DaemonProcess> daemons;
-  const SystemSetup setup = recordings.setup(options);
-  for (const std::string engine : {"mmap", "io_uring"}) {
-    auto daemon = start_nvr_daemon(setup, engine);
-    if (!daemon && engine == "io_uring") {
-      fmt::print("nvr_io_uring is left out: {}\n", daemon.error().message);
-      continue;
-    }
-    if (!daemon) return tl::unexpected(daemon.error());
-    auto connected = connect_nvr_client(setup, engine);
-    if (!connected) return tl::unexpected(connected.error());
-    const auto client = std::make_shared<Client>(std::move(*connected));
-    senders.push_back(
-        {.name = "nvr_" + engine,
-         .send = [client, &files](std::size_t, std::size_t file,
-                                  int socket) { return send_chunks(*client, files, file, socket); },
-         .helpers = {daemon->pid()}});
-    daemons.push_back(std::move(*daemon));
-  }
-  std::vector<Row> rows;
-  if (auto done = run_rounds(senders, files, *sink, options, rows); !done)
-    return tl::unexpected(done.error());
-  return rows;
-}
-
-std::vector<Target> targets_of(const std::vector<Row>& rows) {
-  std::vector<Target> targets;
-  for (const Row& ours : rows) {
-    const Row* const reference = find_row(rows, "read_write", ours.streams);
-    if (!ours.system.starts_with("nvr_") || reference == nullptr) continue;
-    targets.push_back({.what = name_of_target(ours.streams, ours.system, "GB/s out / read_write"),
-                       .measured = ratio_of(ours.gb_per_s.median, reference->gb_per_s.median),
-                       .bound = kLeastOfReadWrite});
-  }
-  return targets;
+Result<std::vector<Turn>> turns_of(SystemSetup setup, const BenchOptions& options) {
+  const FileSet& files = setup.files;
+  setup.streams = kMostStreams;
+  auto started = Sink::start(kMostStreams);
+  if (!started) return tl::unexpected(started.error());
+  const auto sink = std::make_shared<Sink>(std::move(*started));
+  const auto systems = make_senders(setup, sink);
+  if (!systems) return tl::unexpected(systems.error());
+  std::vector<Turn> turns;
+  for (const std::size_t streams : kStreamCounts)
+    add_turns(turns, *systems, "", streams, [&, streams](System& system, Samples& samples) -> Result<void> {
+      const auto flow = measure_flow(
+          system, files, {.streams = streams, .consumers = streams, .at_least = options.run_time});
+      if (!flow) return tl::unexpected(flow.error());
+      samples.add(*flow);
+      return {};
+    });
+  // Before that each stream sends one recording, and the sink looks at it.
+  for (std::size_t i = 0; i < turns.size(); ++i)
+    turns[i].warm_up = [&files, sink, system = (*systems)[i % systems->size()]]() -> Result<void> {
+      sink->set_reading(true);
+      const auto flow = measure_flow(*system, files, {.streams = kMostStreams, .consumers = kMostStreams});
+      sink->set_reading(false);
+      return flow ? Result<void>() : tl::unexpected(flow.error());
+    };
+  return turns;
 }
 
 }  // namespace
 
-Result<Findings> run_stream_out(const BenchOptions& options) {
-  const auto recordings = HotFiles::create(options);
-  if (!recordings) return tl::unexpected(recordings.error());
-  fmt::print(
-      "stream-out: recordings in the page cache, out through TCP over the loopback, {} rounds, {}\n"
-      "            a thread for each stream; who receives throws the bytes away without a copy\n\n",
-      options.rounds, describe_machine());
-  std::fflush(stdout);
-  const auto foreign = ForeignLoad::watch_children();
-  auto rows = measure_all(*recordings, options);
-  if (!rows) return tl::unexpected(rows.error());
-  Findings findings = {.rows = std::move(*rows), .references = {}, .targets = {}};
-  findings.targets = targets_of(findings.rows);
-  findings.foreign_cpus = foreign.cpus().value_or(0);
-  return findings;
+Plan plan_stream_out(const BenchOptions& options) {
+  return {.heading = fmt::format(
+              "stream-out: recordings in the page cache, out through TCP over the loopback, {}\n"
+              "            a thread for each stream; who receives throws the bytes away without a copy",
+              describe_run(options)),
+          .files = options.files,
+          .blocks = {{.warm_up_rounds = kWarmUpRounds / kStreamCounts.size(),
+                      .rounds = options.rounds,
+                      .round_s = 6,
+                      .set_up = [&](const SystemSetup& setup) { return turns_of(setup, options); }}},
+          .require = [](Referee& referee) {
+            for (const std::size_t streams : kStreamCounts)
+              referee.at_least(
+                  0.9, describe_streams(streams) + ", GB/s out / read_write",
+                  referee.ours(streams, "gb_per_s") / referee.value("read_write", streams, "gb_per_s"));
+          }};
 }
 
 }  // namespace nvr::bench
