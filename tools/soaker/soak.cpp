@@ -202,7 +202,9 @@ class Soak {
   bool all_is_well() {
     if (lab::is_interrupted()) return complain("interrupted");
     for (Served& served : daemons_)
-      if (!served.daemon.is_running()) return complain("the daemon with " + served.engine + " has ended");
+      if (!served.daemon.is_running())
+        return complain(fmt::format("the daemon with {} has ended: {}; it said:\n{}", served.engine,
+                                    lab::to_string(*served.daemon.wait()), served.daemon.log()));
     for (std::size_t i = 0; i < places_.size(); ++i)
       if (ledger_->accounts[i].failed.load() != 0)
         return complain(places_[i].served->engine + ": " + ledger_->accounts[i].failure);
