@@ -131,6 +131,7 @@ bool PageCache::is_hot(SampleFile& file) {
 std::int64_t PageCache::read_hot(Operation& operation) {
   const std::uint64_t end = operation.offset + operation.length;
   SampleFile& file = *operation.file;
+  if (file.map == nullptr) return -EAGAIN;  // another read of the file was missing something meanwhile
   if (resident_end(file, operation.position(), end) >= end) return read_mapped(operation, end);
   // What comes from the disk now has no page-table entries yet, and filling them costs more than a read.
   if (file.reads_nowait) file.map = nullptr;

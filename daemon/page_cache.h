@@ -33,8 +33,8 @@ class PageCache {
   [[nodiscard]] std::int64_t read(Operation& operation);
   // The same, of files that are mapped because they are read again and again: for an engine whose own reads
   // do not wait for what is in memory either. read_hot() copies all that is left of the read or, with
-  // -EAGAIN, nothing: in pieces it would have the disk read in pieces. Its precondition: is_hot(). A file is
-  // hot until something of it was missing.
+  // -EAGAIN, nothing: in pieces it would have the disk read in pieces. A file is hot until something of it
+  // was missing; a read that was queued while the file was hot is -EAGAIN after that.
   [[nodiscard]] bool is_hot(SampleFile& file);
   [[nodiscard]] static std::int64_t read_hot(Operation& operation);
   // The same by system call alone: leaves no trace. `flags` besides RWF_NOWAIT.

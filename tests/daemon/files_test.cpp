@@ -295,6 +295,18 @@ TEST_CASE("page cache: copies from a map do not look before each read at what is
   CHECK(costs[costs.size() / 2] <= 20);
 }
 
+TEST_CASE(
+    "page cache: a read that was queued while its file was hot goes to the disk when the file no longer is") {
+  const Scratch scratch;
+  write_file(scratch / file_name_of({1, 1}), 2 * HotRecording::kBytes);
+  HotRecording recording(scratch.path());
+  REQUIRE(recording.read(0) == HotRecording::kBytes);
+  recording.file.residency_known = false;  // as if a page had been reclaimed
+  CHECK(recording.read(0) == -EAGAIN);
+  recording.file.residency_known = true;
+  CHECK(PageCache::read_hot(recording.operation) == -EAGAIN);  // the next one in the queue
+}
+
 // One read of a file that is cut while it goes on.
 struct CutRead {
   CutFile* file = nullptr;
