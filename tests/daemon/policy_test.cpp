@@ -273,7 +273,7 @@ TEST_CASE("watchdog: a disk that answers is not warned of, and the next episode 
   CHECK(watchdog.should_warn(reading_since(now), now + shm::kSecond));
 }
 
-TEST_CASE("in flight: the oldest is told, and how many are older than a time; free entries count nowhere") {
+TEST_CASE("in flight: tells the oldest and how many are older than a time, and counts no free entry") {
   InFlight table(4);
   CHECK(table.oldest().operation == shm::DiskOperation::kNone);
   CHECK(table.count_older_than(100) == 0);

@@ -231,9 +231,12 @@ TEST_CASE("a playlist that failed keeps no stream open") {
   programme.add(site.record({1, 1}, 20 * kChunkBytes));
   const DaemonProcess daemon = site.start();
   Client client = connect_to(daemon, {.streams = 2, .slots_per_stream = 4});
+  daemon.stop();
   Playlist playlist = open_playlist(client, programme);
+  CHECK(code_of(playlist.try_next()) == Code::kDeadlineExceeded);
+  daemon.go_on();
+  REQUIRE(daemon.wait_for_total("opens", 2));  // it looked ahead
   CHECK(code_of(playlist.next()) == Code::kNotFound);
-  CHECK(daemon.wait_for_total("opens", 2));  // it looked ahead
   CHECK(daemon.wait_for_total("streams_open", 0));
 }
 

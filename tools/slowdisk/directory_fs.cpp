@@ -187,8 +187,10 @@ struct DirectoryFs::Operations {
   static void lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
     const auto directory = path_of(request, parent);
     if (!directory) return;
-    const std::string path = join(*directory, name);
-    submit_open(request, path, std::make_unique<LookupJob>(request, self(request), path));
+    // A look-up is an operation on the directory: what stalls one file's opens must not stall it, since the
+    // kernel looks up one name of a directory at a time.
+    submit_open(request, *directory,
+                std::make_unique<LookupJob>(request, self(request), join(*directory, name)));
   }
 
   static void forget(fuse_req_t request, fuse_ino_t inode, std::uint64_t times) {
