@@ -106,7 +106,7 @@ TEST_CASE("return ring: stops at the number that is objected to") {
   CHECK(seen == std::vector<std::uint32_t>{0, 99});
 }
 
-TEST_CASE("command ring: carries every field, holds four commands per stream, refuses too much motion") {
+TEST_CASE("command ring: carries every field, holds what a client may post, refuses too much motion") {
   Memory memory;
   CommandProducer producer(memory.w_writable.write_header(), memory.w_writable.commands(),
                            kGeometry.command_capacity(), kFirstIndex);
