@@ -113,7 +113,7 @@ TEST_CASE("command ring: carries every field, holds what a client may post, refu
   CommandConsumer consumer(memory.w_readable.write_header(), memory.w_readable.commands(),
                            kGeometry.command_capacity(), kFirstIndex);
   for (int round = 0; round < 10; ++round) {
-    for (std::uint32_t i = 0; i < 4 * kGeometry.streams; ++i)
+    for (std::uint32_t i = 0; i < kGeometry.command_capacity(); ++i)
       producer.put({.opcode = Opcode::kOpen,
                     .stream = i,
                     .generation = i + 1,
@@ -131,7 +131,7 @@ TEST_CASE("command ring: carries every field, holds what a client may post, refu
              command.flags == kOpenToEnd && command.recording == i + 2 && command.begin == i + 3 &&
              command.end == i + 4;
     }));
-    CHECK(next == 4 * kGeometry.streams);
+    CHECK(next == kGeometry.command_capacity());
   }
   memory.w_writable.write_header().command_tail.fetch_add(kGeometry.command_capacity() + 1);
   CHECK_FALSE(consumer.take([](const Command&) { return true; }));
