@@ -198,8 +198,8 @@ Stream::NextResult StreamReader::take_opened(const shm::Descriptor& descriptor) 
                             .inode = descriptor.file_inode,
                             .size = descriptor.file_size,
                             .mtime_ns = descriptor.file_mtime_ns};
-  if (!info_) {
-    info_ = found;
+  const bool is_known = info_.has_value();
+  if (!is_known) {
     end_ = request_.end == kToEnd && !follows() ? found.size : request_.end;
   } else if (found.device != info_->device || found.inode != info_->inode) {
     leave_channel(false);
@@ -210,6 +210,7 @@ Stream::NextResult StreamReader::take_opened(const shm::Descriptor& descriptor) 
   }
   if (position_ > end_ || (follows() ? position_ : end_) > found.size)
     return fail_broken("a file that does not hold the range");
+  if (!is_known) info_ = found;  // info() tells what has been checked
   phase_ = Phase::kReading;
   is_at_rest_ = false;
   return std::nullopt;
