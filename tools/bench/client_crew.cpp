@@ -194,7 +194,7 @@ Result<std::vector<Turn>> crew_turns(const SystemSetup& of_all, std::string_view
   setup.streams = crowd.streams_each;
   std::vector<Turn> turns;
   const auto add = [&](const std::string& name, const ClientCrew::Make& make,
-                       std::shared_ptr<DaemonProcess> daemon) -> Result<void> {
+                       const std::shared_ptr<DaemonProcess>& daemon) -> Result<void> {
     auto started = ClientCrew::start(setup.files, crowd, make,
                                      daemon ? std::vector<pid_t>{daemon->pid()} : std::vector<pid_t>());
     if (!started) return tl::unexpected(started.error());

@@ -110,7 +110,7 @@ class SendfileSystem final : public System {
 };
 
 Result<Systems> make_senders(const SystemSetup& setup, const std::shared_ptr<Sink>& sink) {
-  const auto readers =
+  auto readers =
       make_systems(std::array{make_pread_system, make_nvr_mmap_system, make_nvr_io_uring_system}, setup);
   if (!readers) return readers;
   Systems systems;
