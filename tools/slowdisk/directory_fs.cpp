@@ -23,13 +23,13 @@ constexpr double kNotAtAll_s = 0;
 constexpr std::uint64_t kAlignment_bytes = 4096;
 
 // An open file: what its reads need to know.
-struct OpenFile {
+struct OpenFile : Handle {
   shm::UniqueFd fd;
   std::string path;
   std::uint64_t place = 0;
 };
 
-struct Listing {
+struct Listing : Handle {
   struct Entry {
     std::string name;
     struct stat st = {};
@@ -39,7 +39,8 @@ struct Listing {
 
 template <class T>
 T& handle(const fuse_file_info& info) {
-  return *reinterpret_cast<T*>(info.fh);  // NOLINT(performance-no-int-to-ptr): FUSE keeps it as a number
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): FUSE keeps it as a number
+  return static_cast<T&>(*reinterpret_cast<Handle*>(info.fh));
 }
 
 std::string join(const std::string& directory, std::string_view name) {
@@ -82,6 +83,18 @@ void Nodes::forget(fuse_ino_t inode, std::uint64_t times) {
   nodes_.erase(node);
 }
 
+std::uint64_t Handles::keep(std::unique_ptr<Handle> handle) {
+  const std::scoped_lock lock(mutex_);
+  const auto number = reinterpret_cast<std::uint64_t>(handle.get());
+  handles_.emplace(number, std::move(handle));
+  return number;
+}
+
+void Handles::release(std::uint64_t number) {
+  const std::scoped_lock lock(mutex_);
+  handles_.erase(number);
+}
+
 class DirectoryFs::LookupJob final : public FuseJob {
  public:
   LookupJob(fuse_req_t request, DirectoryFs& fs, std::string path)
@@ -120,11 +133,11 @@ class DirectoryFs::OpenJob final : public FuseJob {
     return 0;
   }
   int reply(fuse_req_t request) override {
-    info_.fh = reinterpret_cast<std::uint64_t>(file_.get());
+    info_.fh = fs_.handles_->keep(std::move(file_));
     info_.direct_io = fs_.options_.direct_io;
     info_.keep_cache = !fs_.options_.forget_at_open;  // without it an open waits for the reads under way
     const int result = fuse_reply_open(request, &info_);
-    if (result == 0) static_cast<void>(file_.release());  // until it is released
+    if (result != 0) fs_.handles_->release(info_.fh);
     return result;
   }
 
@@ -157,9 +170,9 @@ class DirectoryFs::ListJob final : public FuseJob {
     return 0;
   }
   int reply(fuse_req_t request) override {
-    info_.fh = reinterpret_cast<std::uint64_t>(listing_.get());
+    info_.fh = fs_.handles_->keep(std::move(listing_));
     const int result = fuse_reply_open(request, &info_);
-    if (result == 0) static_cast<void>(listing_.release());
+    if (result != 0) fs_.handles_->release(info_.fh);
     return result;
   }
 
@@ -243,7 +256,7 @@ struct DirectoryFs::Operations {
   }
 
   static void release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
-    delete &handle<OpenFile>(*info);
+    self(request).handles_->release(info->fh);
     fuse_reply_err(request, 0);
   }
 
@@ -269,7 +282,7 @@ struct DirectoryFs::Operations {
   }
 
   static void releasedir(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
-    delete &handle<Listing>(*info);
+    self(request).handles_->release(info->fh);
     fuse_reply_err(request, 0);
   }
 
@@ -282,7 +295,10 @@ struct DirectoryFs::Operations {
 };
 
 DirectoryFs::DirectoryFs(shm::UniqueFd root, Options options)
-    : root_(std::move(root)), options_(std::move(options)), nodes_(std::make_unique<Nodes>()) {}
+    : root_(std::move(root)),
+      options_(std::move(options)),
+      nodes_(std::make_unique<Nodes>()),
+      handles_(std::make_unique<Handles>()) {}
 
 Result<DirectoryFs> DirectoryFs::open(Options options) {
   shm::UniqueFd root(::open(options.path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));

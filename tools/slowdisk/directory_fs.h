@@ -40,6 +40,22 @@ class Nodes {
   fuse_ino_t last_ = FUSE_ROOT_ID;
 };
 
+// What the kernel holds open, a file or a listing. Those that it has not released when the session ends go
+// with it. Any thread.
+struct Handle {
+  virtual ~Handle() = default;
+};
+class Handles {
+ public:
+  // The handle's number for FUSE; valid until release(). Call it before the kernel is told of the number.
+  std::uint64_t keep(std::unique_ptr<Handle> handle);
+  void release(std::uint64_t number);
+
+ private:
+  std::mutex mutex_;
+  std::unordered_map<std::uint64_t, std::unique_ptr<Handle>> handles_;
+};
+
 class DirectoryFs {
  public:
   struct Options {
@@ -70,6 +86,7 @@ class DirectoryFs {
   shm::UniqueFd root_;
   Options options_;
   std::unique_ptr<Nodes> nodes_;
+  std::unique_ptr<Handles> handles_;
   Head* head_ = nullptr;
 };
 
