@@ -25,8 +25,9 @@ Server::~Server() {
 void Server::end_quietly() {
   if (!process_ || process_->pid() <= 0) return;
   if (process_->is_running()) {
-    process_->signal(SIGCONT);
     process_->signal(SIGTERM);
+    // Only a stopped one: SIGCONT takes back the SIGSTOP with which LeakSanitizer stops a process at its end.
+    if (state_of_thread(pid(), pid()) == 'T') process_->signal(SIGCONT);
     const auto exit = process_->wait();
     if (!exit)
       report_late_failure(name_ + " ignores SIGTERM; it said:\n" + log());
