@@ -19,8 +19,8 @@ namespace nvr::daemon {
   return std::ranges::find(kOfTheDisk, error) != kOfTheDisk.end();
 }
 
-// What the disk says of a read is DataLoss, whatever its errno means elsewhere: a client that is told
-// DeadlineExceeded or Unavailable would try again.
+// A read that the disk or file system fails is DataLoss, whatever its errno means elsewhere: on
+// DeadlineExceeded or Unavailable a client would try again.
 [[nodiscard]] inline Code code_of_read_error(int error) {
   return is_disk_error(error) ? Code::kDataLoss : code_from_errno(error);
 }

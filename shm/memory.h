@@ -1,5 +1,5 @@
-// What the rings and the wake protocol are made of. They are templates over a `Memory`, so that tests/proof
-// can run the very same code on a memory of its own, where it explores everything that the C++ memory model
+// The types that the rings and the wake protocol are templates over. The programs use SharedMemory;
+// tests/proof runs the same code on a memory of its own, where it explores all that the C++ memory model
 // allows.
 #pragma once
 

@@ -1,4 +1,4 @@
-// What an error descriptor becomes: code, errno, offset and sentence.
+// An error descriptor becomes an Error with its code, errno, offset and sentence.
 #include "client/src/describe.h"
 
 #include <catch2/catch.hpp>

@@ -1,5 +1,5 @@
-// What resume keeps from one daemon to the next, and what it must not. Scripted daemons, one after the other
-// at the same path; a real one where its bounds matter.
+// Resume: the state that a stream keeps from one daemon to the next, and the state that it must drop.
+// Scripted daemons follow each other at the same path; a real one serves where its bounds matter.
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>

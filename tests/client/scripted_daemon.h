@@ -23,7 +23,7 @@ namespace nvr::test {
 
 inline constexpr std::uint32_t kScriptedSlots = 4;
 
-// What it publishes, of a recording of this device and inode.
+// The descriptors that it publishes, all of one recording.
 inline constexpr std::uint64_t kScriptedSize = 3 * shm::kSlotBytes;
 [[nodiscard]] inline shm::Descriptor opened(std::uint64_t size = kScriptedSize) {
   return {.kind = shm::DescriptorKind::kOpened, .file_device = 1, .file_inode = 1, .file_size = size};

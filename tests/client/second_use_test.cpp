@@ -1,5 +1,5 @@
-// What streams leave to those that come after them on the same connection: channels, places, credit, and the
-// news that the daemon has gone. A scripted daemon shows every step.
+// Second use: a stream takes over channel, place and credit from an earlier stream of its connection, and
+// learns that the daemon has gone. A scripted daemon shows every step.
 #include <catch2/catch.hpp>
 #include <optional>
 

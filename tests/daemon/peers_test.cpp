@@ -143,7 +143,7 @@ class Reception {
     peers_->for_each_serving([&](const Connection& each) { found = &each; });
     return found;
   }
-  // What was posted to the disk thread, which lets go of all that it is to let go of.
+  // Counts the messages to the disk thread. This disk thread releases each connection that it is told to.
   struct Posted {
     int attached = 0;
     int detached = 0;

@@ -1,4 +1,4 @@
-// What operators are told: every field is the one that its name says.
+// Reports for operators: each field holds the figure that its name promises.
 #include <errno.h>
 #include <unistd.h>
 

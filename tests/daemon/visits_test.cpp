@@ -235,7 +235,7 @@ TEST_CASE("lanes: the model learns what each segment took once the disk could be
   }
   CHECK(model.bytes_per_s() == Approx(kSegmentBytes / 2e-3).epsilon(0.01));
   const std::uint64_t learnt = model.positioning_ns();
-  // What was stuck says nothing of how the disk is when it is well.
+  // A segment that was stuck teaches the model nothing about the healthy disk.
   Operation& stuck = segments[0];
   stuck.file = &other;
   stuck.offset = segments.size() * kSegmentBytes;

@@ -1,5 +1,6 @@
-// What a daemon says to a client on the socket: WELCOME and what follows it, to the client library and to the
-// operator's tool. A program of bytes says what is sent, before anybody reads: so nothing waits.
+// Messages from a daemon on the socket, WELCOME and later ones, as the client library and nvr-readerctl
+// decode them. The input says which messages are sent. All are sent before the first is read, so nothing
+// waits.
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
