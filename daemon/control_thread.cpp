@@ -65,7 +65,8 @@ Result<std::unique_ptr<ControlThread>> ControlThread::create(Options options, sh
                                        .directory = o.directory,
                                        .status = [self = control.get()] { return self->status(); },
                                        .streams = [self = control.get()] { return self->streams(); },
-                                       .stall_log = [self = control.get()] { return self->stall_log(); }});
+                                       .stall_log = [self = control.get()] { return self->stall_log(); },
+                                       .metrics = [self = control.get()] { return self->metrics(); }});
   if (auto watched = control->watch(control->signals_.get(), kSignals); !watched)
     return tl::unexpected(watched.error());
   if (auto watched = control->watch(control->mail_wakeup_.get(), kMail); !watched)
@@ -113,7 +114,7 @@ Error ControlThread::run() {
     if (auto error = take_mail()) return *error;
     peers_->check_deadlines();
     beat();
-    show_totals();
+    if (metrics_server_) count_peers();
     log_left_out();
   }
 }
@@ -151,25 +152,25 @@ Result<void> ControlThread::on_directory_opened(const DirectoryOpened& opened) {
 // Once what it tells of the engine is known. Its threads are never ours: they read statistics, and wait for
 // nothing but who asks.
 Result<void> ControlThread::serve_metrics() {
+  metrics_ = std::make_shared<Metrics>(
+      MetricsSources{.engine = engine_,
+                     .directory = options_.directory,
+                     .device_kind = to_string(device_),
+                     .has_visits = device_.rotational,
+                     .slow_operation_ns = options_.slow_operation_ms * shm::kMillisecond,
+                     .disk = disk_->statistics(),
+                     .control = statistics_,
+                     .in_flight = disk_->in_flight()});
   if (options_.metrics.empty()) return {};
-  auto server = MetricsServer::start(options_.metrics, options_.sandbox,
-                                     {.engine = engine_,
-                                      .directory = options_.directory,
-                                      .device_kind = to_string(device_),
-                                      .has_visits = device_.rotational,
-                                      .slow_operation_ns = options_.slow_operation_ms * shm::kMillisecond,
-                                      .disk = disk_->statistics(),
-                                      .control = statistics_,
-                                      .in_flight = disk_->in_flight()});
+  auto server = MetricsServer::start(options_.metrics, options_.sandbox, metrics_);
   if (!server) return tl::unexpected(server.error());
-  metrics_ = std::move(*server);
-  spdlog::info("metrics: {}", metrics_->url());
+  metrics_server_ = std::move(*server);
+  spdlog::info("metrics: {}", metrics_server_->url());
   return {};
 }
 
-// For the metrics, which are read by other threads.
-void ControlThread::show_totals() {
-  if (!metrics_) return;
+// For the metrics, which other threads may read.
+void ControlThread::count_peers() {
   const Peers::Totals totals = peers_->totals();
   statistics_.clients.set(peers_->admission().clients());
   statistics_.controls.set(totals.controls);
@@ -185,10 +186,10 @@ void ControlThread::show_totals() {
 // Everything that this needs has been opened, and no client has been heard yet.
 void ControlThread::confine(const DirectoryOpened& opened) {
   Confinement control = confine_control_thread(peers_->owned_path());
-  if (metrics_) control = weaker_of(control, metrics_->confinement());
+  if (metrics_server_) control = weaker_of(control, metrics_server_->confinement());
   const int error = filter_system_calls({.io_uring = opened.engine == "io_uring",
                                          .notifies = getenv("NOTIFY_SOCKET") != nullptr,
-                                         .metrics = metrics_ != nullptr});
+                                         .metrics = metrics_server_ != nullptr});
   spdlog::info("sandbox: {}",
                describe_sandbox(control, opened.confinement, opened.engine_confinement, error));
 }
@@ -345,6 +346,11 @@ std::string ControlThread::status() const {
 
 std::string ControlThread::streams() const {
   return streams_json(connections(), shm::now_ns());
+}
+
+std::string ControlThread::metrics() {
+  count_peers();
+  return metrics_->text();  // nobody asks before the directory is open
 }
 
 std::string ControlThread::stall_log() const {

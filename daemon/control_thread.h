@@ -39,7 +39,7 @@ class ControlThread {
   void confine(const DirectoryOpened& opened);
   [[nodiscard]] Result<void> on_directory_opened(const DirectoryOpened& opened);
   [[nodiscard]] Result<void> serve_metrics();
-  void show_totals();
+  void count_peers();
   void beat();
   void look_at_disk(std::uint64_t now_ns);
   void on_report(const OperationReport& report);
@@ -47,6 +47,7 @@ class ControlThread {
   [[nodiscard]] std::string status() const;
   [[nodiscard]] std::string streams() const;
   [[nodiscard]] std::string stall_log() const;
+  [[nodiscard]] std::string metrics();
   [[noreturn]] void stop();
   [[noreturn]] void give_up(const Error& error);
 
@@ -59,7 +60,8 @@ class ControlThread {
   std::unique_ptr<DiskThread> disk_;
   std::optional<Peers> peers_;
   ControlStatistics statistics_;
-  std::unique_ptr<MetricsServer> metrics_;
+  std::shared_ptr<Metrics> metrics_;  // from when the directory is open
+  std::unique_ptr<MetricsServer> metrics_server_;
 
   std::string_view engine_;
   Device device_;

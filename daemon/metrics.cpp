@@ -1,6 +1,7 @@
 #include "daemon/metrics.h"
 
 #include <errno.h>
+#include <prometheus/text_serializer.h>
 #include <string.h>
 
 #include <ctime>
@@ -203,6 +204,10 @@ std::vector<MetricFamily> Metrics::Collect() const {
   families.gauge("nvr_readerd_refuses_opens", "1 while --fail-fast refuses new opens.",
                  sources_.control.refuses_opens);
   return families.take();
+}
+
+std::string Metrics::text() const {
+  return prometheus::TextSerializer().Serialize(Collect());
 }
 
 }  // namespace nvr::daemon

@@ -1,5 +1,6 @@
-// The metrics, as Prometheus names and counts them: made from the statistics of both threads at the moment of
-// a scrape. Any thread. Reads atomics, and nothing else: each number is exact by itself.
+// The metrics, as Prometheus names and counts them: made from the statistics of both threads at the moment
+// when somebody asks, over HTTP (metrics_server.h) or on a control connection. Each is named here only. Any
+// thread. Reads atomics, and nothing else: each number is exact by itself.
 #pragma once
 
 #include <prometheus/collectable.h>
@@ -31,6 +32,8 @@ class Metrics : public prometheus::Collectable {
   explicit Metrics(const MetricsSources& sources);
 
   [[nodiscard]] std::vector<prometheus::MetricFamily> Collect() const override;
+  // The same in Prometheus' text form.
+  [[nodiscard]] std::string text() const;
 
  private:
   MetricsSources sources_;

@@ -4,6 +4,7 @@
 
 #include <exception>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace nvr::daemon {
@@ -18,12 +19,12 @@ constexpr const char* kRequestTimeoutMs = "5000";
 MetricsServer::~MetricsServer() = default;
 
 Result<std::unique_ptr<MetricsServer>> MetricsServer::start(const std::string& address, bool confine,
-                                                            const MetricsSources& sources) {
+                                                            std::shared_ptr<Metrics> metrics) {
   auto parsed = MetricsAddress::parse(address);
   if (!parsed) return tl::unexpected(parsed.error());
   std::unique_ptr<MetricsServer> server(new MetricsServer);
   server->address_ = std::move(*parsed);
-  server->metrics_ = std::make_shared<Metrics>(sources);
+  server->metrics_ = std::move(metrics);
   if (auto free = server->address_.check_free(); !free) return tl::unexpected(free.error());
   std::string problem;
   // The server's threads inherit what this one has left.

@@ -21,10 +21,9 @@ namespace nvr::daemon {
 
 class MetricsServer {
  public:
-  // Listens when this returns. What `sources` refers to outlives the server. `confine`: give up what it does
-  // not need, for the threads of the server only.
+  // Listens when this returns. `confine`: give up what it does not need, for the threads of the server only.
   [[nodiscard]] static Result<std::unique_ptr<MetricsServer>> start(const std::string& address, bool confine,
-                                                                    const MetricsSources& sources);
+                                                                    std::shared_ptr<Metrics> metrics);
   ~MetricsServer();
 
   [[nodiscard]] std::string url() const;
@@ -35,7 +34,7 @@ class MetricsServer {
 
   MetricsAddress address_;
   Confinement confinement_;
-  std::shared_ptr<Metrics> metrics_;
+  std::shared_ptr<Metrics> metrics_;  // the exposer does not own it
   std::unique_ptr<prometheus::Exposer> exposer_;
 };
 

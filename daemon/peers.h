@@ -51,6 +51,7 @@ class Peers {
     std::function<std::string()> status;  // make the texts that answer control connections
     std::function<std::string()> streams = {};
     std::function<std::string()> stall_log = {};
+    std::function<std::string()> metrics = {};
   };
   // `epoll` is the control thread's set; sockets are watched with the tags of tag_of(). Both outlive this.
   Peers(int epoll, DiskThread& disk, Setup setup) : epoll_(epoll), disk_(&disk), setup_(std::move(setup)) {}

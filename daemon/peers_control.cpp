@@ -42,6 +42,8 @@ Result<Question> decode_question(MessageType type, std::span<const std::byte> me
       return decoded<shm::StreamsRequest>(message);
     case MessageType::kStallLog:
       return decoded<shm::StallLogRequest>(message);
+    case MessageType::kMetrics:
+      return decoded<shm::MetricsRequest>(message);
     case MessageType::kDisconnect:
       return decoded<shm::DisconnectRequest>(message);
     default:
@@ -66,6 +68,9 @@ Result<void> Peers::on_question(Peer& peer, MessageType type, std::span<const st
       break;
     case MessageType::kStallLog:
       peer.reply = setup_.stall_log();
+      break;
+    case MessageType::kMetrics:
+      peer.reply = setup_.metrics();
       break;
     case MessageType::kDisconnect:
       peer.reply = disconnect(peer, question->connection);

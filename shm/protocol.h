@@ -20,9 +20,10 @@
 //                                                 <-     GOODBYE {code, text} before every close by the
 //                                                 daemon
 //   HELLO and READY are each due within a second. `streams = 0` asks for a control connection: no segments,
-//   no descriptors; after READY it may ask: STATUS, and from version 1.1 on STREAMS, STALL_LOG and
-//   DISCONNECT. Each is answered by a text (JSON, UTF-8) in STATUS_PART messages. One question at a time:
-//   what is asked before the answer to the question before has been sent is dropped.
+//   no descriptors; after READY it may ask: STATUS, from version 1.1 on STREAMS, STALL_LOG and DISCONNECT,
+//   and from 1.2 on METRICS. Each is answered by a text in UTF-8 in STATUS_PART messages: JSON, and METRICS
+//   in Prometheus' text form. One question at a time: what is asked before the answer to the question before
+//   has been sent is dropped.
 //
 // Indices       free-running u32, starting at `first_index`; ring positions are `index & (capacity - 1)`.
 //               What is pending is always `published - seen`, and it is never more than the capacity.
@@ -61,9 +62,9 @@ namespace nvr::shm {
 
 inline constexpr std::uint32_t kMagic = 0x3152564e;  // "NVR1"
 inline constexpr std::uint16_t kVersionMajor = 1;    // another major version is refused, naming both
-// 1: STREAMS, STALL_LOG, DISCONNECT. A daemon of an older minor version ends who sends what it does not know,
-// so look at WELCOME first.
-inline constexpr std::uint16_t kVersionMinor = 1;
+// 1: STREAMS, STALL_LOG, DISCONNECT. 2: METRICS. A daemon of an older minor version ends a client that sends
+// what it does not know, so look at WELCOME first.
+inline constexpr std::uint16_t kVersionMinor = 2;
 
 inline constexpr std::uint32_t kSlotBytes =
     65536;                                     // a chunk is at most this; chunk k starts at begin + k * 65536
@@ -98,6 +99,7 @@ enum class MessageType : std::uint16_t {
   kStreams = 8,      // asks for every open stream: who, what, where, how long it waits and for what
   kStallLog = 9,     // asks for the recent slow and failed operations of the disk
   kDisconnect = 10,  // ends a connection of somebody's; for root and the daemon's own user
+  kMetrics = 11,     // asks for the metrics, as --metrics serves them
 };
 
 struct MessageHeader {
@@ -168,6 +170,11 @@ struct StallLogRequest {
   MessageHeader header{kMagic, MessageType::kStallLog, 8};
 };
 static_assert(sizeof(StallLogRequest) == 8);
+
+struct MetricsRequest {
+  MessageHeader header{kMagic, MessageType::kMetrics, 8};
+};
+static_assert(sizeof(MetricsRequest) == 8);
 
 // Answered by {"disconnected": {"connection", "pid", "uid"}} or {"error": {"code", "message"}}, `code` being
 // a nvr::Code. Who is disconnected gets GOODBYE {Aborted}.

@@ -106,7 +106,8 @@ class World {
                                         .directory = "/world",
                                         .status = [] { return std::string(20'000, ' '); },
                                         .streams = [] { return std::string(40'000, ' '); },
-                                        .stall_log = [] { return std::string("{}"); }});
+                                        .stall_log = [] { return std::string("{}"); },
+                                        .metrics = [] { return std::string("# none\n"); }});
     if (auto listening = peers_->listen(socket_path(), false); !listening)
       throw TestFailure(listening.error().message);
     auto honest = Connection::create(UINT32_MAX, {}, {.streams = 2, .slots = 4}, 1, -1);

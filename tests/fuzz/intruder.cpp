@@ -30,6 +30,7 @@ const shm::StatusRequest kStatus;
 const shm::Published kPublished;
 const shm::StreamsRequest kStreams;
 const shm::StallLogRequest kStallLog;
+const shm::MetricsRequest kMetrics;
 const shm::DisconnectRequest kDisconnect{.connection = 1};
 
 }  // namespace
@@ -88,9 +89,9 @@ void Intruder::say_anything(Program& program) {
 }
 
 void Intruder::say_noise(Program& program) const {
-  const std::array known = {bytes_of(kHello),    bytes_of(kReady),     bytes_of(kGoodbye),
-                            bytes_of(kStatus),   bytes_of(kPublished), bytes_of(kStreams),
-                            bytes_of(kStallLog), bytes_of(kDisconnect)};
+  const std::array known = {bytes_of(kHello),    bytes_of(kReady),      bytes_of(kGoodbye),
+                            bytes_of(kStatus),   bytes_of(kPublished),  bytes_of(kStreams),
+                            bytes_of(kStallLog), bytes_of(kDisconnect), bytes_of(kMetrics)};
   const auto model = known[program.upto(known.size() - 1)];
   std::vector<std::byte> message(model.begin(), model.end());
   if (program.upto(3) == 0) message.resize(program.take<std::uint16_t>() % 600);

@@ -37,13 +37,14 @@ void run(std::span<const std::byte> input, Judgement& judgement) {
   decode<shm::StreamsRequest>("STREAMS", input, judgement);
   decode<shm::StallLogRequest>("STALL_LOG", input, judgement);
   decode<shm::DisconnectRequest>("DISCONNECT", input, judgement);
+  decode<shm::MetricsRequest>("METRICS", input, judgement);
 }
 
 }  // namespace
 
-const FuzzTarget message_target = {
-    "message",
-    run,
-    {"HELLO", "WELCOME", "READY", "GOODBYE", "PUBLISHED", "STATUS", "STREAMS", "STALL_LOG", "DISCONNECT"}};
+const FuzzTarget message_target = {"message",
+                                   run,
+                                   {"HELLO", "WELCOME", "READY", "GOODBYE", "PUBLISHED", "STATUS", "STREAMS",
+                                    "STALL_LOG", "DISCONNECT", "METRICS"}};
 
 }  // namespace nvr::test

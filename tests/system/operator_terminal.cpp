@@ -212,7 +212,7 @@ TEST_CASE("metrics are as promtool wants them") {
       metrics.fd(), STDERR_FILENO);
   REQUIRE(to_string(ctl.wait().value_or(Exit{})) == "exit 0");
   CHECK_THAT(metrics.text(), Contains("nvr_readerd_published_chunks_total 10\n") &&
-                                 Contains("nvr_readerd_read_seconds_bucket{le=\"+Inf\"}"));
+                                 Contains("nvr_readerd_read_seconds_bucket{source=\"memory\",le=\"+Inf\"}"));
   lseek(metrics.fd(), 0, SEEK_SET);
   const Capture said;
   Process check = spawn(Command{.argv = {promtool, "check", "metrics"}, .uid = {}, .max_descriptors = {}},

@@ -66,7 +66,7 @@ Error in_time(Error error, const std::string& path, std::chrono::milliseconds ti
 
 // Which minor version of the protocol brought the question.
 constexpr std::uint16_t minor_of(MessageType question) {
-  return question == MessageType::kStatus ? 0 : 1;
+  return question == MessageType::kStatus ? 0 : question == MessageType::kMetrics ? 2 : 1;
 }
 
 }  // namespace
@@ -104,6 +104,7 @@ Result<std::string> ControlSession::ask(const Request& request) {
 template Result<std::string> ControlSession::ask(const shm::StatusRequest&);
 template Result<std::string> ControlSession::ask(const shm::StreamsRequest&);
 template Result<std::string> ControlSession::ask(const shm::StallLogRequest&);
+template Result<std::string> ControlSession::ask(const shm::MetricsRequest&);
 template Result<std::string> ControlSession::ask(const shm::DisconnectRequest&);
 
 Result<std::string> ControlSession::receive_answer(std::uint64_t deadline_ns) {

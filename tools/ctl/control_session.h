@@ -22,11 +22,12 @@ class ControlSession {
   [[nodiscard]] static Result<ControlSession> over(shm::UniqueFd socket, std::string socket_path,
                                                    std::chrono::milliseconds timeout);
 
-  // Each answers with a text of the daemon's, JSON in UTF-8. FailedPrecondition of a daemon that is too old
-  // to know the question. After an error the session is of no use any more.
+  // Each answers with a text of the daemon's in UTF-8: JSON, but for the metrics. FailedPrecondition of a
+  // daemon that is too old to know the question. After an error the session is of no use any more.
   [[nodiscard]] Result<std::string> status() { return ask(shm::StatusRequest{}); }
   [[nodiscard]] Result<std::string> streams() { return ask(shm::StreamsRequest{}); }
   [[nodiscard]] Result<std::string> stall_log() { return ask(shm::StallLogRequest{}); }
+  [[nodiscard]] Result<std::string> metrics() { return ask(shm::MetricsRequest{}); }
   [[nodiscard]] Result<std::string> disconnect(std::uint32_t connection) {
     return ask(shm::DisconnectRequest{.connection = connection});
   }

@@ -11,7 +11,6 @@
 #include "tools/common/exit_code.h"
 #include "tools/ctl/control_session.h"
 #include "tools/ctl/figures.h"
-#include "tools/ctl/metrics_report.h"
 #include "tools/ctl/stall_report.h"
 #include "tools/ctl/status_report.h"
 #include "tools/ctl/stream_table.h"
@@ -84,8 +83,10 @@ int show_stall_log(const std::string& socket_path, bool as_json) {
 }
 
 int show_metrics(const std::string& socket_path) {
-  const auto status = ask(socket_path, &ControlSession::status);
-  return status ? print(metrics_report(*status)) : report(status.error());
+  auto session = ControlSession::connect(socket_path, kTimeout);
+  if (!session) return report(session.error());
+  const auto text = session->metrics();
+  return text ? print(*text) : report(text.error());
 }
 
 int disconnect(const std::string& socket_path, std::uint32_t connection, bool as_json) {
@@ -133,7 +134,7 @@ int run(int argc, char** argv) {
   auto* const stall_log =
       add("stall-log", "Slow and failed operations of the disk, by recording and range: the suspect sectors");
   auto* const metrics =
-      app.add_subcommand("metrics", "The status in Prometheus' text form, for textfile collectors");
+      app.add_subcommand("metrics", "What --metrics serves to Prometheus, for textfile collectors");
   auto* const end = add("disconnect", "End a connection; for root and the daemon's own user");
   end->add_option("CONNECTION", connection, "Its number, as status and streams show it")->required();
   if (const auto code = parse_command_line(app, argc, argv)) return *code;
