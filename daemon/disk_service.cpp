@@ -133,7 +133,6 @@ bool DiskService::take_credit() {
     if (!stream.take_credit()) {
       condemn(stream.connection(), "return of a slot that was not lent");
     } else if (stream.has_credit()) {
-      stream.connection().rings_without_work = 0;
       Scheduler::remove(stream);
       stream.reschedule(shm::now_ns());
     } else {

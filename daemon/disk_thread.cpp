@@ -210,7 +210,7 @@ void DiskThread::sleep() {
         doorbells_.drain(rest_ms, [this](std::uint32_t id) {
           if (id != kMailDoorbell && by_doorbell_[id] != nullptr) on_ring(*by_doorbell_[id]);
         });
-        if (muted_ > 0) unmute_all();
+        if (muted_ > 0 && shm::now_ns() >= next_unmute_ns_) unmute_all();
       });
 }
 
@@ -226,10 +226,11 @@ int DiskThread::timeout_ms() const {
 
 // The same, but for recordings that grow.
 int DiskThread::rest_ms_at(std::uint64_t now_ns) const {
+  int rest_ms = service_->waits_for_room() || service_->wants_to_probe() ? DiskService::kStuckMs : -1;
   if (const std::uint64_t until_ns = service_->paused_until_ns(); until_ns > now_ns)
-    return static_cast<int>((until_ns - now_ns) / shm::kMillisecond + 1);
-  if (muted_ > 0) return kMutedPollMs;
-  return service_->waits_for_room() || service_->wants_to_probe() ? DiskService::kStuckMs : -1;
+    rest_ms = static_cast<int>((until_ns - now_ns) / shm::kMillisecond + 1);
+  if (muted_ > 0) rest_ms = rest_ms < 0 ? kMutedPollMs : std::min(rest_ms, kMutedPollMs);
+  return rest_ms;
 }
 
 // Looks for work for a while before the thread sleeps: for as long as a sleep and a wake would take, if that
@@ -256,10 +257,13 @@ void DiskThread::on_ring(Connection& connection) {
   if (++connection.rings_without_work <= kMaxRingsWithoutWork) return;
   connection.is_muted = true;
   ++muted_;
+  next_unmute_ns_ = shm::now_ns() + kMutedPollMs * shm::kMillisecond;
   doorbells_.remove(connection.doorbell());
 }
 
-// After each pause of kMutedPollMs the muted doorbells get another chance, of one ring.
+// After a pause of kMutedPollMs every muted doorbell gets another chance, of one ring. Adding an eventfd that
+// holds old rings is an edge by itself, which is no ring: the edges that are there now are dropped. Nothing
+// is lost with them, because the thread looks for all work and mail before it sleeps again.
 void DiskThread::unmute_all() {
   for (std::uint32_t id = 1; id < by_doorbell_.size(); ++id) {
     Connection* const connection = by_doorbell_[id];
@@ -268,6 +272,7 @@ void DiskThread::unmute_all() {
     connection->is_muted = false;
     --muted_;
   }
+  doorbells_.drain(0, [](std::uint32_t) {});
 }
 
 void DiskThread::update_activity() {

@@ -120,6 +120,7 @@ class DiskThread {
   std::optional<DiskService> service_;
   std::vector<Connection*> by_doorbell_;  // by doorbell id; null where free
   std::uint32_t muted_ = 0;               // connections whose doorbell is not watched
+  std::uint64_t next_unmute_ns_ = 0;      // when to watch them again
   std::uint64_t spin_ns_ = 0;             // how long the next spin lasts
   bool stopping_ = false;
   std::thread thread_;

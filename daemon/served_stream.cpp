@@ -101,6 +101,7 @@ bool ServedStream::take_credit() {
     lent_ &= ~bit(slot);
     free_ |= bit(slot);
     context_->statistics.slots_lent.subtract(1);
+    connection_->rings_without_work = 0;
     return true;
   });
 }

@@ -573,6 +573,23 @@ TEST_CASE("simulation: a ring with work behind it is none without") {
   CHECK(connection.rings_without_work == 0);
 }
 
+TEST_CASE(
+    "simulation: a ring with credit behind it is none without, also while the stream has more to read") {
+  Run run(test_random()(), 1, {});
+  run.files()[1].size = 100 * kSlotBytes;
+  SimulatedClient& client = run.add_client({.streams = 1, .slots = 16});
+  client.open_range(0, 1, 0, 100 * kSlotBytes);
+  run.settle();
+  client.take_all(0);
+  for (std::uint32_t slot = 0; slot < 12; ++slot) client.return_slot(0, slot);
+  run.settle_until_read(6);  // one, four, four, four and three slots, and four of the twelve
+  daemon::Connection& connection = *run.members()[0].connection;
+  connection.rings_without_work = 7;
+  for (std::uint32_t slot = 12; slot < 16; ++slot) client.return_slot(0, slot);
+  run.settle();
+  CHECK(connection.rings_without_work == 0);
+}
+
 TEST_CASE("simulation: a reader who holds its window is woken to learn that its next stream is open") {
   Run run(test_random()(), 4, {});
   run.files()[1].size = 2 * kSlotBytes;
