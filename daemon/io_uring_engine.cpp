@@ -324,8 +324,9 @@ std::size_t IoUringEngine::reap(std::span<Completion> completions) {
   if (outstanding_ > 0 || io_uring_sq_ready(&ring_) > 0) judge(io_uring_submit_and_get_events(&ring_));
   ++rounds_;
   std::size_t count = 0;
-  if (!in_memory_.empty() &&
-      !completions.empty()) {  // one a call: its reader shall not wait for the next one's copy
+  // One copy a call: its reader must not wait for the next one's. Reads that have to go to the ring are no
+  // copy.
+  while (count == 0 && !in_memory_.empty() && !completions.empty()) {
     Operation& operation = *in_memory_.front();
     in_memory_.pop_front();
     const std::int64_t result =

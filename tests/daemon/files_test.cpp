@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cerrno>
@@ -25,7 +26,9 @@
 #include <vector>
 
 #include "daemon/closing.h"
+#include "daemon/doorbells.h"
 #include "daemon/file_maps.h"
+#include "daemon/io_uring_engine.h"
 #include "daemon/listener.h"
 #include "daemon/page_cache.h"
 #include "daemon/sample_dir.h"
@@ -305,6 +308,32 @@ TEST_CASE(
   CHECK(recording.read(0) == -EAGAIN);
   recording.file.residency_known = true;
   CHECK(PageCache::read_hot(recording.operation) == -EAGAIN);  // the next one in the queue
+}
+
+TEST_CASE("io_uring: a read that needs the disk after all does not hold up the copies behind it") {
+  const Scratch scratch;
+  write_file(scratch / file_name_of({1, 1}), 2 * HotRecording::kBytes);
+  HotRecording missing(scratch.path());
+  HotRecording cached(scratch.path());
+  cached.operation.index = 1;
+  const auto directory = SampleDir::open(scratch.path());
+  const auto doorbells = Doorbells::create();
+  const auto engine = IoUringEngine::create(*directory, doorbells->fd(), 4, false);
+  if (!engine) return test::skip_or_fail(engine.error().message);
+  (*engine)->submit(missing.operation);
+  (*engine)->submit(cached.operation);
+  missing.file.residency_known = false;  // as if a page had been reclaimed
+  std::array<Completion, 4> completions;
+  REQUIRE((*engine)->reap(completions) == 1);  // at once: nothing else would end the sleep that follows
+  CHECK(completions[0].operation == &cached.operation);
+  CHECK(completions[0].result == HotRecording::kBytes);
+  std::size_t count = 0;
+  while (count == 0) {
+    static_cast<void>((*engine)->wait(-1));
+    count = (*engine)->reap(completions);
+  }
+  CHECK(completions[0].operation == &missing.operation);
+  CHECK(completions[0].result == HotRecording::kBytes);
 }
 
 // One read of a file that is cut while it goes on.
