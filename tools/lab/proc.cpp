@@ -121,6 +121,11 @@ std::uint64_t status_number(pid_t pid, std::string_view key) {
   return 0;
 }
 
+bool has_runnable_thread(pid_t pid) {
+  return std::ranges::any_of(thread_ids_of(pid),
+                             [pid](pid_t thread) { return state_of_thread(pid, thread) == 'R'; });
+}
+
 Footprint footprint_of(pid_t pid) {
   const auto mappings = mappings_of(pid);
   return {.descriptors = descriptors_of(pid).size(),
@@ -135,7 +140,9 @@ Baseline::Baseline(pid_t pid) : pid_(pid) {
   int times_equal = 0;
   const auto is_quiet = [&] {
     const Footprint now = footprint_of(pid_);
-    times_equal = now == at_start_ ? times_equal + 1 : 0;
+    // On a busy machine a thread with work to do may not run for long: then nothing changes, and it is not
+    // over.
+    times_equal = now == at_start_ && !has_runnable_thread(pid_) ? times_equal + 1 : 0;
     at_start_ = now;
     return times_equal >= 5;
   };

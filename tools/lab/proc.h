@@ -51,13 +51,15 @@ struct Footprint {
   friend bool operator==(const Footprint&, const Footprint&) = default;
 };
 [[nodiscard]] Footprint footprint_of(pid_t pid);
+// Does a thread of the process run, or wait for a processor?
+[[nodiscard]] bool has_runnable_thread(pid_t pid);
 
 // A process's footprint at a quiet moment, to be compared with a later one. Descriptors, shared mappings and
 // memory, and threads must be as before; private memory and all mappings may differ by what an allocator
 // keeps.
 class Baseline {
  public:
-  // Waits until nothing changes for a moment, such as the end of the last status query.
+  // Waits until every thread sleeps and nothing changes, such as the end of the last status query.
   explicit Baseline(pid_t pid);
 
   // Waits until the process is back there. What still differs when it never is; empty when all is well.
