@@ -306,7 +306,7 @@ TEST_CASE("questions that are not well-formed end the control connection with th
   shm::DisconnectRequest reserved{.connection = 1};
   reserved.reserved = 1;
   shm::StreamsRequest unknown;
-  unknown.header.type = static_cast<shm::MessageType>(11);
+  unknown.header.type = static_cast<shm::MessageType>(12);
   const auto longer = [](auto question) {  // says its true length, which is not the question's
     question.header.length += 4;
     return bytes_of(question);
@@ -326,6 +326,7 @@ TEST_CASE("questions that are not well-formed end the control connection with th
                             {longer(shm::StreamsRequest{}), "length"},
                             {longer(shm::StallLogRequest{}), "length"},
                             {longer(shm::StatusRequest{}), "length"},
+                            {longer(shm::MetricsRequest{}), "length"},
                             {shorter(shm::DisconnectRequest{.connection = 1}), "length"},
                             {bytes_of(shm::DisconnectRequest{.connection = 1}).substr(0, 12), "length"},
                             {bytes_of(shm::Welcome{}).substr(0, 200), "length"},
