@@ -39,17 +39,23 @@ int FileMaps::let_go_of_idle(std::uint64_t now_ns) {
   return entries_.empty() ? -1 : kSweepMs;
 }
 
+FileMaps::Identity FileMaps::identity_of(const SampleFile& file) {
+  return {.device = file.device,
+          .inode = file.inode,
+          .birth_ns = file.birth_ns,
+          .mtime_ns = file.birth_ns == 0 ? file.mtime_ns : 0};
+}
+
 FileMaps::Entry& FileMaps::entry_of(const SampleFile& file, std::uint64_t now_ns) {
-  auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
-    return entry.device == file.device && entry.inode == file.inode;
-  });
+  const Identity identity = identity_of(file);
+  auto found = std::find_if(entries_.begin(), entries_.end(),
+                            [&](const Entry& entry) { return entry.identity == identity; });
   if (found == entries_.end()) {
     if (entries_.size() == kMaxFiles)
       entries_.erase(std::min_element(entries_.begin(), entries_.end(),
                                       [](const Entry& a, const Entry& b) { return a.used_ns < b.used_ns; }));
     found = entries_.insert(entries_.end(), Entry());
-    found->device = file.device;
-    found->inode = file.inode;
+    found->identity = identity;
   }
   found->used_ns = now_ns;
   return *found;

@@ -41,14 +41,23 @@ class FileMaps {
   int let_go_of_idle(std::uint64_t now_ns);
 
  private:
-  struct Entry {
+  // Which file it is: an inode number alone is given to another as soon as its file is gone.
+  struct Identity {
     std::uint64_t device = 0;
     std::uint64_t inode = 0;
+    std::int64_t birth_ns = 0;
+    std::int64_t mtime_ns = 0;  // where no birth time is known
+
+    friend bool operator==(const Identity&, const Identity&) = default;
+  };
+  struct Entry {
+    Identity identity;
     std::uint32_t readers = 0;
     std::uint64_t used_ns = 0;  // when a reader was last seen
     std::shared_ptr<const shm::Mapping> map;
   };
 
+  [[nodiscard]] static Identity identity_of(const SampleFile& file);
   Entry& entry_of(const SampleFile& file, std::uint64_t now_ns);
 
   std::vector<Entry> entries_;

@@ -143,6 +143,7 @@ Result<std::optional<AcceptedPeer>> Listener::accept() const {
 
 void Listener::unlink_if_ours() {
   if (!socket_) return;
+  // While the socket is open the kernel keeps its inode: no other file can have got the number.
   struct stat st = {};
   if (!path_.empty() && lstat(path_.c_str(), &st) == 0 && st.st_dev == device_ && st.st_ino == inode_)
     unlink(path_.c_str());

@@ -8,6 +8,14 @@
 
 namespace nvr::daemon {
 
+namespace {
+
+std::int64_t to_ns(const statx_timestamp& time) {
+  return time.tv_sec * 1'000'000'000 + time.tv_nsec;
+}
+
+}  // namespace
+
 int objection_to(mode_t mode) {
   if (S_ISREG(mode)) return 0;
   if (S_ISDIR(mode)) return EISDIR;
@@ -54,13 +62,14 @@ int SampleDir::describe(SampleFile& file) {
   // An open file's inode is in memory; DONT_SYNC keeps file systems in user space and on networks from asking
   // again.
   struct statx st = {};
-  if (statx(file.fd.get(), "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &st) != 0)
+  if (statx(file.fd.get(), "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS | STATX_BTIME, &st) != 0)
     return -errno;
   if (const int objection = objection_to(st.stx_mode)) return -objection;
   file.device = makedev(st.stx_dev_major, st.stx_dev_minor);
   file.inode = st.stx_ino;
   file.size = st.stx_size;
-  file.mtime_ns = st.stx_mtime.tv_sec * 1'000'000'000 + st.stx_mtime.tv_nsec;
+  file.mtime_ns = to_ns(st.stx_mtime);
+  file.birth_ns = (st.stx_mask & STATX_BTIME) != 0 ? to_ns(st.stx_btime) : 0;
   static const uid_t own_uid = geteuid();
   file.residency_known = st.stx_uid == own_uid;
   return 0;

@@ -24,6 +24,7 @@ struct SampleFile {
   std::uint64_t inode = 0;
   std::uint64_t size = 0;  // bytes, when it was opened
   std::int64_t mtime_ns = 0;
+  std::int64_t birth_ns = 0;  // 0: the file system does not tell
   CachePolicy cache = CachePolicy::kNormal;
   bool residency_known = false;  // mincore() answers truthfully: the file is ours
 

@@ -156,6 +156,7 @@ void ServedStream::on_opened(Operation& operation) {
   if (file_->begin > file_->end || file_->end > file_->size)
     return end_with(error_descriptor(Code::kOutOfRange, Detail::kRangeBeyondEnd, 0, 0, file_->size));
   put({.kind = DescriptorKind::kOpened,
+       .offset = static_cast<std::uint64_t>(file_->birth_ns),
        .file_device = file_->device,
        .file_inode = file_->inode,
        .file_size = file_->size,

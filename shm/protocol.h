@@ -62,9 +62,9 @@ namespace nvr::shm {
 
 inline constexpr std::uint32_t kMagic = 0x3152564e;  // "NVR1"
 inline constexpr std::uint16_t kVersionMajor = 1;    // another major version is refused, naming both
-// 1: STREAMS, STALL_LOG, DISCONNECT. 2: METRICS. A daemon of an older minor version ends a client that sends
-// what it does not know, so look at WELCOME first.
-inline constexpr std::uint16_t kVersionMinor = 2;
+// 1: STREAMS, STALL_LOG, DISCONNECT. 2: METRICS. 3: OPENED tells the birth time. A daemon of an older minor
+// version ends a client that sends what it does not know, so look at WELCOME first.
+inline constexpr std::uint16_t kVersionMinor = 3;
 
 inline constexpr std::uint32_t kSlotBytes =
     65536;                                     // a chunk is at most this; chunk k starts at begin + k * 65536
@@ -242,7 +242,7 @@ static_assert(sizeof(CommandCell) == sizeof(Command));
 // --------------------------------------------------------------------
 
 enum class DescriptorKind : std::uint16_t {
-  kOpened = 1,  // `file_*` are valid
+  kOpened = 1,  // `file_*` are valid, and `offset` is the file's birth time
   kChunk = 2,   // `slot`, `length`, `offset` are valid; lends the slot
   // Terminals: the last of a generation, published when nothing of it is in flight any more. They need no
   // slot.
@@ -274,7 +274,10 @@ struct alignas(64) Descriptor {
   Detail detail = Detail::kNone;
   std::int32_t sys_errno = 0;
   std::uint32_t reserved = 0;
-  std::uint64_t offset = 0;  // in the file
+  // In the file. With kOpened, from version 1.3 on: when the file was created, in nanoseconds since the epoch
+  // as a signed number. 0: its file system does not tell. An inode number is given to another file as soon as
+  // its file is gone; with this it names one file.
+  std::uint64_t offset = 0;
   std::uint64_t file_device = 0;
   std::uint64_t file_inode = 0;
   std::uint64_t file_size = 0;

@@ -86,6 +86,27 @@ int give_info(const nvr::Result<nvr::RecordingInfo>& result, nvr_info* info, nvr
   return 0;
 }
 
+int give_file(const nvr::Result<nvr::RecordingInfo>& result, nvr_file* file, nvr_error** error) {
+  if (!result) {
+    report(error, result.error());
+    return -1;
+  }
+  const nvr_file found = {.struct_size = file->struct_size,
+                          .device = result->device,
+                          .inode = result->inode,
+                          .size = result->size,
+                          .mtime_ns = result->mtime_ns,
+                          .birth_ns = result->birth_ns};
+  std::memcpy(file, &found, std::min(file->struct_size, sizeof(found)));
+  return 0;
+}
+
+bool has_size(const nvr_file* file, nvr_error** error) {
+  if (file->struct_size >= sizeof(file->struct_size)) return true;
+  report(error, {.code = nvr::Code::kInvalidArgument, .message = "nvr_file.struct_size is not set"});
+  return false;
+}
+
 }  // namespace
 
 extern "C" {
@@ -231,6 +252,21 @@ int nvr_stat(nvr_client* client, uint64_t recording, int64_t timeout_ms, nvr_inf
   return guard(error, -1, [&] {
     const auto id = nvr::RecordingId::from_composite(recording);
     return give_info(client->client.stat(id, deadline_of(timeout_ms)), info, error);
+  });
+}
+
+int nvr_stream_file(nvr_stream* stream, int64_t timeout_ms, nvr_file* file, nvr_error** error) {
+  return guard(error, -1, [&] {
+    if (!has_size(file, error)) return -1;
+    return give_file(stream->stream.info(deadline_of(timeout_ms)), file, error);
+  });
+}
+int nvr_stat_file(nvr_client* client, uint64_t recording, int64_t timeout_ms, nvr_file* file,
+                  nvr_error** error) {
+  return guard(error, -1, [&] {
+    if (!has_size(file, error)) return -1;
+    const auto id = nvr::RecordingId::from_composite(recording);
+    return give_file(client->client.stat(id, deadline_of(timeout_ms)), file, error);
   });
 }
 

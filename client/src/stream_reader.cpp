@@ -27,6 +27,22 @@ Error foreign_error() {
   return {.code = Code::kFailedPrecondition, .message = "a stream cannot be used in a child of its process"};
 }
 
+// Why `now` is not the file that the stream has begun to read, or not all of it; nothing if it is.
+std::optional<std::string> difference(const RecordingInfo& before, const RecordingInfo& now, bool follows) {
+  if (now.device != before.device || now.inode != before.inode) return "it is another file now";
+  const bool births_known = before.birth_ns != 0 && now.birth_ns != 0;
+  if (births_known && now.birth_ns != before.birth_ns)
+    return "it is another file now, which was created at another time";
+  if (now.size < before.size) return "it has " + std::to_string(now.size) + " bytes now";
+  if (births_known) return std::nullopt;
+  // Another file may have got the inode number. A recording that is written grows, and is modified later and
+  // later; one that is complete stays what it is.
+  if (follows && now.mtime_ns < before.mtime_ns) return "it is one that was last modified earlier";
+  if (!follows && now.mtime_ns != before.mtime_ns) return "it was modified";
+  if (!follows && now.size != before.size) return "it has " + std::to_string(now.size) + " bytes now";
+  return std::nullopt;
+}
+
 }  // namespace
 
 StreamReader::StreamReader(std::shared_ptr<Session> session, Session::Place place, const OpenRequest& request,
@@ -197,16 +213,14 @@ Stream::NextResult StreamReader::take_opened(const shm::Descriptor& descriptor) 
   const RecordingInfo found{.device = descriptor.file_device,
                             .inode = descriptor.file_inode,
                             .size = descriptor.file_size,
-                            .mtime_ns = descriptor.file_mtime_ns};
+                            .mtime_ns = descriptor.file_mtime_ns,
+                            .birth_ns = static_cast<std::int64_t>(descriptor.offset)};
   const bool is_known = info_.has_value();
   if (!is_known) {
     end_ = request_.end == kToEnd && !follows() ? found.size : request_.end;
-  } else if (found.device != info_->device || found.inode != info_->inode) {
+  } else if (const auto how = difference(*info_, found, follows())) {
     leave_channel(false);
-    return end(changed_error("it is another file now"));
-  } else if (found.size < info_->size) {
-    leave_channel(false);
-    return end(changed_error("it has " + std::to_string(found.size) + " bytes now"));
+    return end(changed_error(*how));
   }
   if (position_ > end_ || (follows() ? position_ : end_) > found.size)
     return fail_broken("a file that does not hold the range");

@@ -152,5 +152,47 @@ TEST_CASE("C: the facts of a recording are all there") {
   CHECK(info.mtime_ns == 13);
 }
 
+TEST_CASE("C: the file of a recording is told with its birth time, as far as the caller's struct goes") {
+  Scene scene;
+  shm::Descriptor descriptor = opened();
+  descriptor.offset = static_cast<std::uint64_t>(-14);
+  descriptor.file_device = 11;
+  descriptor.file_inode = 12;
+  descriptor.file_mtime_ns = 13;
+  scene.daemon.publish(descriptor);
+  const auto stream = scene.open();
+  nvr_file file = {};
+  CHECK(nvr_stream_file(stream.get(), NVR_FOREVER, &file, &scene.error) == -1);
+  CHECK(scene.code() == NVR_INVALID_ARGUMENT);
+  file.struct_size = offsetof(nvr_file, birth_ns);
+  file.birth_ns = 99;
+  REQUIRE(nvr_stream_file(stream.get(), NVR_FOREVER, &file, &scene.error) == 0);
+  CHECK(file.struct_size == offsetof(nvr_file, birth_ns));
+  CHECK(file.device == 11);
+  CHECK(file.inode == 12);
+  CHECK(file.size == kScriptedSize);
+  CHECK(file.mtime_ns == 13);
+  CHECK(file.birth_ns == 99);  // not touched
+  file.struct_size = sizeof(file);
+  REQUIRE(nvr_stream_file(stream.get(), NVR_FOREVER, &file, &scene.error) == 0);
+  CHECK(file.birth_ns == -14);
+  file.struct_size = 0;
+  CHECK(nvr_stat_file(scene.client.get(), 7, 0, &file, &scene.error) == -1);
+  CHECK(scene.code() == NVR_INVALID_ARGUMENT);
+}
+
+TEST_CASE("C: a recording can be asked for its file") {
+  Scene scene;
+  shm::Descriptor descriptor = opened();
+  descriptor.offset = 15;
+  scene.daemon.publish(descriptor);
+  scene.daemon.publish(terminal(shm::DescriptorKind::kEnd));
+  nvr_file file = {};
+  file.struct_size = sizeof(file);
+  REQUIRE(nvr_stat_file(scene.client.get(), 7, NVR_FOREVER, &file, &scene.error) == 0);
+  CHECK(file.inode == 1);
+  CHECK(file.birth_ns == 15);
+}
+
 }  // namespace
 }  // namespace nvr::test

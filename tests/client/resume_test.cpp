@@ -82,6 +82,61 @@ TEST_CASE(
   CHECK_FALSE(scene.stream->next().has_value());
 }
 
+TEST_CASE("at resume a file is known by its birth time, or else by its size and mtime") {
+  struct Facts {
+    std::uint64_t size = kScriptedSize;
+    std::int64_t mtime_ns = 0;
+    std::int64_t birth_ns = 0;
+  };
+  struct Row {
+    bool follows = false;
+    Facts before;
+    Facts now;
+    const char* difference = nullptr;  // none: it is the same
+  };
+  constexpr std::uint64_t kLonger = kScriptedSize + 1;
+  const auto row = GENERATE_COPY(values<Row>({
+      {false, {kScriptedSize, 5, 7}, {kScriptedSize, 5, 7}, nullptr},
+      {false, {kScriptedSize, 5, 7}, {kLonger, 6, 7}, nullptr},
+      {false, {kScriptedSize, 5, 7}, {kScriptedSize, 5, 8}, "created at another time"},
+      {false, {kScriptedSize, 5, -7}, {kScriptedSize, 5, -8}, "created at another time"},
+      {false, {kScriptedSize, 5, 0}, {kScriptedSize, 5, 0}, nullptr},
+      {false, {kScriptedSize, 5, 0}, {kScriptedSize, 5, 7}, nullptr},  // the daemon is a newer one
+      {false, {kScriptedSize, 5, 0}, {kScriptedSize, 6, 7}, "modified"},
+      {false, {kScriptedSize, 5, 7}, {kScriptedSize, 4, 0}, "modified"},
+      {false, {kScriptedSize, 5, 0}, {kLonger, 5, 0}, "bytes now"},
+      {true, {kScriptedSize, 5, 7}, {kLonger, 4, 7}, nullptr},
+      {true, {kScriptedSize, 5, 7}, {kLonger, 6, 8}, "created at another time"},
+      {true, {kScriptedSize, 5, 0}, {kLonger, 6, 0}, nullptr},
+      {true, {kScriptedSize, 5, 7}, {kScriptedSize, 5, 0}, nullptr},
+      {true, {kScriptedSize, 5, 0}, {kLonger, 4, 7}, "last modified earlier"},
+      {true, {kScriptedSize, 5, 0}, {kScriptedSize - 1, 6, 0}, "bytes now"},
+  }));
+  const auto descriptor = [](const Facts& facts) {
+    shm::Descriptor result = opened(facts.size);
+    result.file_mtime_ns = facts.mtime_ns;
+    result.offset = static_cast<std::uint64_t>(facts.birth_ns);
+    return result;
+  };
+  Scene scene(row.follows ? kFollowing : kRange);
+  scene.daemon->publish(descriptor(row.before));
+  scene.daemon->publish(chunk(0, 0));
+  scene.take();
+  CHECK(scene.stream->info()->birth_ns == row.before.birth_ns);
+  scene.lose();
+  scene.replace_daemon();
+  scene.daemon->publish(descriptor(row.now));
+  scene.daemon->publish(chunk(0, kChunkBytes));
+  const auto next = scene.stream->next(in(kLongEnough));
+  if (row.difference == nullptr) {
+    CHECK(code_of(next) == Code::kOk);
+  } else {
+    REQUIRE(code_of(next) == Code::kFailedPrecondition);
+    CHECK_THAT(next->error().message, Catch::Contains(row.difference));
+    CHECK_FALSE(scene.stream->next().has_value());
+  }
+}
+
 TEST_CASE("a stream that lacks nothing but END when its daemon goes is complete") {
   Scene scene;
   scene.daemon->publish(opened());

@@ -125,6 +125,34 @@ TEST_CASE("file maps: files of two disks that have the same inode number are two
   CHECK((*map_of_b)->data()[0] == std::byte{'b'});
 }
 
+TEST_CASE("file maps: a file that has the inode number of one that is gone is another") {
+  const test::TempDir scratch;
+  write_file(scratch / "a", kPage, 'a');
+  write_file(scratch / "b", kPage, 'b');
+  SampleFile a = open_file(scratch / "a");
+  SampleFile b = open_file(scratch / "b");
+  b.inode = a.inode;
+  b.mtime_ns = a.mtime_ns;
+  const auto shares_a_map = [&] {
+    FileMaps maps;
+    const auto map_of_a = maps.map(a, 1);
+    const auto map_of_b = maps.map(b, 1);
+    REQUIRE(map_of_a);
+    REQUIRE(map_of_b);
+    return *map_of_a == *map_of_b;
+  };
+  a.birth_ns = 1;
+  b.birth_ns = 2;
+  CHECK_FALSE(shares_a_map());
+  b.birth_ns = 1;
+  ++b.mtime_ns;  // it has grown
+  CHECK(shares_a_map());
+  a.birth_ns = b.birth_ns = 0;
+  CHECK_FALSE(shares_a_map());
+  b.mtime_ns = a.mtime_ns;
+  CHECK(shares_a_map());
+}
+
 TEST_CASE("sample dir: what is told of an open file is exact") {
   const test::TempDir scratch;
   write_file(scratch / "a", 1234, 'a');
@@ -137,6 +165,10 @@ TEST_CASE("sample dir: what is told of an open file is exact") {
   CHECK(file.inode == st.st_ino);
   CHECK(file.device == st.st_dev);
   CHECK(file.mtime_ns == st.st_mtim.tv_sec * 1'000'000'000 + st.st_mtim.tv_nsec);
+  struct statx stx = {};
+  REQUIRE(statx(AT_FDCWD, (scratch / "a").c_str(), 0, STATX_BTIME, &stx) == 0);
+  const bool has_birth = (stx.stx_mask & STATX_BTIME) != 0;
+  CHECK(file.birth_ns == (has_birth ? stx.stx_btime.tv_sec * 1'000'000'000 + stx.stx_btime.tv_nsec : 0));
   CHECK(file.residency_known);
   if (geteuid() != 0) return test::skip_or_fail("files of other users need root");
   REQUIRE(chown((scratch / "a").c_str(), 1, 1) == 0);

@@ -43,13 +43,14 @@ TEST_CASE("a Range that is malformed, in another unit or several is ignored") {
 }
 
 TEST_CASE("an ETag changes with everything that can change, and for replicas with size and mtime only") {
-  const RecordingInfo info{.device = 1, .inode = 2, .size = 3, .mtime_ns = 4};
-  for (const RecordingInfo& other : {RecordingInfo{2, 2, 3, 4}, RecordingInfo{1, 3, 3, 4},
-                                     RecordingInfo{1, 2, 4, 4}, RecordingInfo{1, 2, 3, 5}}) {
+  const RecordingInfo info{.device = 1, .inode = 2, .size = 3, .mtime_ns = 4, .birth_ns = 5};
+  for (const RecordingInfo& other :
+       {RecordingInfo{2, 2, 3, 4, 5}, RecordingInfo{1, 3, 3, 4, 5}, RecordingInfo{1, 2, 4, 4, 5},
+        RecordingInfo{1, 2, 3, 5, 5}, RecordingInfo{1, 2, 3, 4, 6}}) {
     CHECK(etag_of(other, false) != etag_of(info, false));
     CHECK((etag_of(other, true) == etag_of(info, true)) == (other.size == 3 && other.mtime_ns == 4));
   }
-  CHECK(etag_of(info, false) == "\"1-2-3-4\"");
+  CHECK(etag_of(info, false) == "\"1-2-3-4-5\"");
 }
 
 TEST_CASE("If-None-Match compares weakly with every ETag of the list") {

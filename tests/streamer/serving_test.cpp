@@ -6,6 +6,8 @@
 
 #include "nvr/client.h"
 #include "tests/streamer/streamer_process.h"
+#include "tests/support/proc.h"
+#include "tests/support/twin.h"
 
 namespace nvr::test {
 namespace {
@@ -73,6 +75,24 @@ TEST_CASE("HEAD tells the size, and conditions save the body") {
   const Reply beyond = ask(streamer, "/1/1", {"Range: bytes=250000-"});
   CHECK(beyond.status == 416);
   CHECK(beyond.header("content-range") == "bytes */200000");
+}
+
+TEST_CASE("a file that only has the inode number, size and mtime of the recording has another ETag") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 300'000);
+  const DaemonProcess daemon = site.start();
+  const StreamerProcess streamer({{"a", daemon.socket()}});
+  const Reply before = ask(streamer, "/1/1", {"Range: bytes=5-9"});
+  CHECK(problem_with(before, 206, file, 5, 10) == "");
+  // The daemon has let go of it: nothing keeps the inode.
+  REQUIRE(wait_until([&] {
+    return descriptors_beneath(daemon.pid(), file.path) == 0 &&
+           mappings_beneath(daemon.pid(), file.path) == 0;
+  }));
+  const auto twin = replace_by_twin(file);
+  if (!twin) return skip_or_fail("no inode number is given again here");
+  const Reply after = ask(streamer, "/1/1", {"If-Range: " + before.header("etag"), "Range: bytes=5-9"});
+  CHECK(problem_with(after, 200, *twin, 0, twin->size) == "");
 }
 
 TEST_CASE("an mp4 is video/mp4") {

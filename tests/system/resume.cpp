@@ -1,8 +1,11 @@
 // Clients that asked for resume: what a daemon that goes and comes back, or another in its place, means to
 // them.
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -15,8 +18,10 @@
 
 #include "tests/support/asleep.h"
 #include "tests/support/client_process.h"
+#include "tests/support/laboratory.h"
 #include "tests/support/proc.h"
 #include "tests/support/streams.h"
+#include "tests/support/twin.h"
 
 namespace nvr::test {
 namespace {
@@ -27,19 +32,53 @@ constexpr milliseconds kForEver = milliseconds::max();
 constexpr std::uint32_t kWindow = 4;
 constexpr ConnectOptions kResuming = {.streams = 4, .slots_per_stream = kWindow, .resume = kForEver};
 
+// An ext4 whose inodes have no room for a birth time, mounted at `directory`.
+class OldFileSystem {
+ public:
+  explicit OldFileSystem(std::string directory) : directory_(std::move(directory)) {
+    run({"/bin/truncate", "--size", "64M", image_});
+    run({"/sbin/mkfs.ext4", "-q", "-F", "-I", "128", image_});
+    run({"/bin/mount", "-o", "loop", image_, directory_});
+  }
+  ~OldFileSystem() { umount2(directory_.c_str(), MNT_DETACH); }
+  OldFileSystem(const OldFileSystem&) = delete;
+  OldFileSystem& operator=(const OldFileSystem&) = delete;
+
+ private:
+  static void run(const std::vector<std::string>& argv) {
+    const ProgramResult result = run_program(argv);
+    if (result.exit.code != 0) throw TestFailure(argv[0] + ": " + result.errors);
+  }
+
+  TempDir root_;
+  std::string image_ = root_ / "image";
+  std::string directory_;
+};
+
+struct AwayOptions {
+  ConnectOptions connect = kResuming;
+  milliseconds follow{0};
+  bool has_birth_times = true;
+};
+
 // A client in the middle of a recording whose daemon has gone: `taken` chunks have been checked.
 struct Away {
   Site site;
-  RecordingFile file = site.record({1, 1}, 100 * kChunkBytes + 77);
+  std::optional<OldFileSystem> file_system;
+  RecordingFile file;
   std::optional<DaemonProcess> daemon;
   std::optional<Client> client;
   std::optional<Stream> stream;
-  ChunkChecker checker = ChunkChecker(file, 0, file.size);
+  ChunkChecker checker = ChunkChecker({}, 0, 0);
 
-  explicit Away(ConnectOptions options = kResuming) {
+  explicit Away(const ConnectOptions& options = kResuming) : Away(AwayOptions{.connect = options}) {}
+  explicit Away(const AwayOptions& options) {
+    if (!options.has_birth_times) file_system.emplace(site.directory());
+    file = site.record({1, 1}, 100 * kChunkBytes + 77);
+    checker = ChunkChecker(file, 0, file.size);
     daemon.emplace(site.start());
-    client.emplace(connect_to(*daemon, options));
-    stream.emplace(open_stream(*client, file));
+    client.emplace(connect_to(*daemon, options.connect));
+    stream.emplace(open_stream(*client, {.recording = file.id, .follow = options.follow}));
     for (int i = 0; i < 3; ++i) take();
     // Two more, at least, are there to be taken.
     REQUIRE(wait_until([&] { return daemon->total("chunks") >= 5; }));
@@ -247,6 +286,67 @@ TEST_CASE("another file in the recording's place is FailedPrecondition, none is 
   away.stream.reset();
   CHECK(away.daemon->wait_for_total("streams_open", 0));
   CHECK(away.daemon->total("violations") == 0);
+}
+
+TEST_CASE("a file that only has the inode number, size and mtime of the recording is another file") {
+  const auto follow = GENERATE(milliseconds(0), kForEver);
+  Away away(AwayOptions{.follow = follow});
+  // The reader has every byte that the daemon before published, and then none.
+  if (!replace_by_twin(away.file)) return skip_or_fail("no inode number is given again here");
+  away.come_back();
+  away.must_end_with(Code::kFailedPrecondition, "created at another time");
+  away.stream.reset();
+  CHECK(away.daemon->wait_for_total("streams_open", 0));
+  CHECK(away.daemon->total("violations") == 0);
+}
+
+TEST_CASE("where files have no birth time, one that was modified is another file", "[once]") {
+  if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
+  const auto set_mtime = [](const std::string& path, std::time_t seconds) {
+    const timespec times[2] = {{.tv_sec = 0, .tv_nsec = UTIME_OMIT}, {.tv_sec = seconds, .tv_nsec = 0}};
+    REQUIRE(utimensat(AT_FDCWD, path.c_str(), static_cast<const timespec*>(times), 0) == 0);
+  };
+  SECTION("a complete recording") {
+    Away away(AwayOptions{.has_birth_times = false});
+    const auto info = away.stream->info();
+    REQUIRE(info.has_value());
+    REQUIRE(info->birth_ns == 0);
+    const auto mtime_s = info->mtime_ns / 1'000'000'000;
+    SECTION("the same") {
+      away.come_back();
+      away.must_complete();
+    }
+    SECTION("another mtime") {
+      REQUIRE(replace_by_twin(away.file));
+      set_mtime(away.file.path, mtime_s + 1);
+      away.come_back();
+      away.must_end_with(Code::kFailedPrecondition, "modified");
+    }
+    SECTION("longer") {
+      std::filesystem::resize_file(away.file.path, away.file.size + 1);
+      set_mtime(away.file.path, mtime_s);
+      away.come_back();
+      away.must_end_with(Code::kFailedPrecondition, std::to_string(away.file.size + 1) + " bytes now");
+    }
+  }
+  SECTION("one that is followed") {
+    Away away(AwayOptions{.follow = kForEver, .has_birth_times = false});
+    const auto info = away.stream->info();
+    REQUIRE(info.has_value());
+    const auto mtime_s = info->mtime_ns / 1'000'000'000;
+    SECTION("modified later") {
+      set_mtime(away.file.path, mtime_s + 1);
+      away.come_back();
+      away.stream->finish();
+      away.must_complete();
+    }
+    SECTION("modified earlier") {
+      REQUIRE(replace_by_twin(away.file));
+      set_mtime(away.file.path, mtime_s - 1);
+      away.come_back();
+      away.must_end_with(Code::kFailedPrecondition, "earlier");
+    }
+  }
 }
 
 TEST_CASE("a file that became shorter beyond the end of the range is another one all the same", "[once]") {

@@ -26,7 +26,9 @@ bool looks_like_mp4(std::span<const std::byte> bytes) {
 }
 
 bool is_same(const RecordingInfo& a, const RecordingInfo& b) {
-  return a.device == b.device && a.inode == b.inode && a.size == b.size && a.mtime_ns == b.mtime_ns;
+  const bool births_known = a.birth_ns != 0 && b.birth_ns != 0;
+  return a.device == b.device && a.inode == b.inode && a.size == b.size && a.mtime_ns == b.mtime_ns &&
+         (!births_known || a.birth_ns == b.birth_ns);
 }
 
 }  // namespace

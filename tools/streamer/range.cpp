@@ -61,7 +61,8 @@ std::optional<Slice> resolve(const RangeHeader& range, std::uint64_t size) {
 
 std::string etag_of(const RecordingInfo& info, bool for_replicas) {
   if (for_replicas) return fmt::format("\"{:x}-{:x}\"", info.size, info.mtime_ns);
-  return fmt::format("\"{:x}-{:x}-{:x}-{:x}\"", info.device, info.inode, info.size, info.mtime_ns);
+  return fmt::format("\"{:x}-{:x}-{:x}-{:x}-{:x}\"", info.device, info.inode, info.size, info.mtime_ns,
+                     info.birth_ns);
 }
 
 bool is_listed(std::string_view if_none_match, std::string_view etag) {

@@ -59,12 +59,14 @@ struct DiskStatus {
   bool opening = false;                  // an open rather than a read
 };
 
-// A recording's file, as it was when the daemon opened it.
+// A recording's file, as it was when the daemon opened it. Which file it is, device, inode and birth time
+// tell together: the inode number of a file that is gone is given to another.
 struct RecordingInfo {
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
   std::uint64_t size = 0;     // bytes
   std::int64_t mtime_ns = 0;  // since the epoch
+  std::int64_t birth_ns = 0;  // likewise; 0: its file system does not tell, or the daemon is one before 1.3
 };
 
 struct OpenRequest {
@@ -200,11 +202,13 @@ struct ConnectOptions {
   // backoff and jitter, as long as it lives, and its streams go on from the very offset where they were, once
   // they have delivered what the daemon before had published. A stream for which no daemon comes within this
   // time ends with Unavailable (milliseconds::max(): never). A recording that is another file by then
-  // (device, inode), or became shorter, ends with FailedPrecondition; one that is gone with NotFound. Chunks
-  // of the daemon before stay valid. While the daemon is away next(deadline) and try_next() say
-  // DeadlineExceeded on time, cancel() and close() work at once, and open() gives a stream that waits like
-  // the others. The client has a thread of its own ("nvr-resume") while the daemon is away, and only then. A
-  // daemon that has less memory to give is asked for smaller windows; the number of streams stays.
+  // (device, inode, birth time), or became shorter, ends with FailedPrecondition; one that is gone with
+  // NotFound. Where no birth time is known, one that was modified counts as another file; with
+  // OpenRequest::follow, one that was last modified earlier than before. Chunks of the daemon before stay
+  // valid. While the daemon is away next(deadline) and try_next() say DeadlineExceeded on time, cancel() and
+  // close() work at once, and open() gives a stream that waits like the others. The client has a thread of
+  // its own ("nvr-resume") while the daemon is away, and only then. A daemon that has less memory to give is
+  // asked for smaller windows; the number of streams stays.
   std::chrono::milliseconds resume{0};
 };
 

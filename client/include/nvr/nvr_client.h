@@ -39,7 +39,7 @@
 extern "C" {
 #endif
 
-#define NVR_ABI_VERSION 2
+#define NVR_ABI_VERSION 3
 /* The NVR_ABI_VERSION of the library that is linked. */
 NVR_API uint32_t nvr_abi_version(void);
 
@@ -176,6 +176,21 @@ NVR_API int nvr_stream_info(nvr_stream* stream, int64_t timeout_ms, nvr_info* in
 /* Of any recording, now. 0, or -1. */
 NVR_API int nvr_stat(nvr_client* client, uint64_t recording, int64_t timeout_ms, nvr_info* info,
                      nvr_error** error);
+
+/* nvr_info, in a struct that can grow: set `struct_size` to sizeof(nvr_file) before the call. Which file it
+ * is, device, inode and birth time tell together: the inode number of a file that is gone is given to
+ * another. From NVR_ABI_VERSION 3 on. */
+typedef struct nvr_file {
+  size_t struct_size;
+  uint64_t device;
+  uint64_t inode;
+  uint64_t size;    /* bytes */
+  int64_t mtime_ns; /* since the epoch */
+  int64_t birth_ns; /* likewise; 0: the file system does not tell, or the daemon is one before 1.3 */
+} nvr_file;
+NVR_API int nvr_stream_file(nvr_stream* stream, int64_t timeout_ms, nvr_file* file, nvr_error** error);
+NVR_API int nvr_stat_file(nvr_client* client, uint64_t recording, int64_t timeout_ms, nvr_file* file,
+                          nvr_error** error);
 
 /* ---- Chunks ---- */
 
