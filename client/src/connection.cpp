@@ -123,6 +123,7 @@ Result<std::shared_ptr<Connection>> Connection::establish(shm::UniqueFd socket, 
 Connection::Connection(shm::UniqueFd socket, shm::UniqueFd doorbell, shm::Mapping r, shm::Mapping w,
                        shm::Geometry geometry, const shm::Welcome& welcome)
     : directory_(welcome.directory),
+      owner_(getpid()),
       fork_generation_(fork_generation.load(std::memory_order_relaxed)),
       r_map_(std::move(r)),
       w_map_(std::move(w)),
@@ -137,13 +138,19 @@ Connection::Connection(shm::UniqueFd socket, shm::UniqueFd doorbell, shm::Mappin
 }
 
 Connection::~Connection() {
-  // In a forked child W is not mapped (MADV_DONTFORK), and its addresses may be somebody else's by now.
-  if (!is_foreign()) w_map_.~Mapping();
+  // In a forked child W is not mapped (MADV_DONTFORK), and its addresses may be somebody else's by now; the
+  // mutex may have been copied while it was locked.
+  if (is_foreign()) return;
+  hang_up();
+  w_map_.~Mapping();
 }
 
 void Connection::hang_up() {
   const std::scoped_lock lock(life_mutex_);
   NVR_STEP("client.hangs_up");
+  // Closing alone would tell the daemon nothing while a forked child keeps the descriptor. In a child the
+  // connection is the parent's; one that was born past the fork handlers is known by its pid.
+  if (socket_ && getpid() == owner_) shutdown(socket_.get(), SHUT_RDWR);
   // Not the doorbell: a thread that drops a chunk may be about to write to it, and must not find somebody
   // else's file under its number.
   socket_.reset();

@@ -2,7 +2,7 @@
 //
 // Who owns what:
 //
-// Connection: socket, doorbell and the two maps. The socket is closed when the Session hangs up, with its
+// Connection: socket, doorbell and the two maps. The socket is shut down when the Session hangs up, with its
 // last Client or Stream or for a successor; the maps, and the doorbell that dropped chunks ring, go with the
 // last Chunk.
 //
@@ -12,6 +12,8 @@
 // Connection::mutex_ makes all threads one producer of commands, and guards the channels' states;
 // Channel::mutex makes all threads that drop chunks one producer of returned slots.
 #pragma once
+
+#include <sys/types.h>
 
 #include <atomic>
 #include <cstdint>
@@ -105,8 +107,9 @@ class Connection {
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
-  // Nobody needs the socket any more: tells the daemon, by closing it. Streams of a connection that has died
-  // may still take what was published.
+  // Nobody needs the socket any more: tells the daemon, by shutting it down. Streams of a connection that has
+  // died may still take what was published. In a child of the process that connected, only closes the
+  // descriptor.
   void hang_up();
 
   // Is this a child of the process that connected? Then nothing here may be touched: both would write as one.
@@ -178,6 +181,7 @@ class Connection {
 
   std::string path_;
   std::string directory_;
+  const pid_t owner_;
   std::uint32_t fork_generation_;
   shm::Mapping r_map_;
   union {

@@ -33,7 +33,7 @@ class Session {
   [[nodiscard]] static Result<std::shared_ptr<Session>> over(std::shared_ptr<Connection> connection,
                                                              const std::string& path,
                                                              const ConnectOptions& options);
-  // The Client and all Streams have gone: the daemon is told, by a closed socket.
+  // The Client and all Streams have gone: the daemon is told, though a forked child may keep the socket open.
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;

@@ -1,6 +1,7 @@
 // A forked child has copies of the parent's objects: what it does with them must not reach the parent's
 // connection.
 #include <signal.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -95,6 +96,64 @@ TEST_CASE("a forked child that drops everything leaves the parent's connection a
   CHECK(problem_reading(*second, file, 0, file.size) == "");
   CHECK(problem_reading(*client, file) == "");
   CHECK(daemon.total("violations") == 0);
+}
+
+// A child that keeps all it inherited, and does nothing.
+Process idle_child() {
+  return fork_child([] {
+    for (;;) pause();
+  });
+}
+
+TEST_CASE("a connection that its parent drops ends, though a forked child keeps its descriptors", "[once]") {
+  const bool resumes = GENERATE(false, true);
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 40 * kChunkBytes);
+  const DaemonProcess daemon = site.start();
+  ConnectOptions options = {.streams = 1, .slots_per_stream = 2};
+  if (resumes) options.resume = std::chrono::milliseconds::max();
+  std::optional<Client> client = connect_to(daemon, options);
+  std::optional<Stream> stream = open_stream(*client, file);
+  auto chunk = stream->next();
+  REQUIRE(code_of(chunk) == Code::kOk);
+  Process child = idle_child();
+  client.reset();
+  CHECK(code_of(stream->next()) == Code::kOk);  // the stream keeps the connection
+  stream.reset();
+  CHECK(daemon.wait_for_total("connections_now", 0));
+  CHECK(child.is_running());
+  CHECK(file.difference((*chunk)->offset(), (*chunk)->bytes()) == "");
+  CHECK(daemon.total("violations") == 0);
+}
+
+TEST_CASE("a client that is moved over drops its connection, though a forked child keeps its descriptors",
+          "[once]") {
+  const Site site;
+  const DaemonProcess daemon = site.start();
+  Client client = connect_to(daemon, {.streams = 1, .slots_per_stream = 2});
+  Process child = idle_child();
+  client = connect_to(daemon, {.streams = 1, .slots_per_stream = 2});
+  CHECK(daemon.wait_for_total("connections_now", 1));
+  CHECK(child.is_running());
+}
+
+TEST_CASE("a child that no fork handler told of its birth leaves the parent's connection alone", "[once]") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 40 * kChunkBytes);
+  const DaemonProcess daemon = site.start();
+  std::optional<Client> client = connect_to(daemon, {.streams = 1, .slots_per_stream = 2});
+  const auto pid = static_cast<pid_t>(syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr));
+  REQUIRE(pid >= 0);
+  if (pid == 0) {
+    client.reset();
+    _exit(0);
+  }
+  Process child(pid);
+  const auto exit = child.wait();
+  REQUIRE(exit.has_value());
+  CHECK(to_string(*exit) == "exit 0");
+  CHECK(problem_reading(*client, file) == "");
+  CHECK(daemon.total("connections_now") == 1);
 }
 
 TEST_CASE("a parent's death is noticed though a forked child keeps its descriptors", "[once]") {

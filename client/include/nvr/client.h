@@ -16,7 +16,8 @@
 // from any), a Chunk may be dropped anywhere, in any order. Use nothing of these in a child after fork().
 //
 // Lifetime: Streams may outlive their Client, Chunks may outlive Stream, Client and daemon. The connection
-// ends when the Client and all its Streams are gone; its memory when the last Chunk is.
+// ends when the Client and all its Streams are gone, whatever forked children keep; its memory when the last
+// Chunk is.
 //
 // Errors: canonical codes (nvr/error.h). No function here throws, except std::bad_alloc.
 #pragma once
