@@ -293,6 +293,7 @@ void ControlThread::beat() {
 void ControlThread::look_at_disk(std::uint64_t now_ns) {
   shm::OldestOperation oldest = disk_->in_flight().oldest();
   if (oldest.since_ns == 0 || now_ns < oldest.since_ns + kHeartbeatNs) oldest = {};
+  if (oldest.since_ns != 0) oldest.stuck_ns = now_ns - oldest.since_ns;
   if (oldest.since_ns != 0 && now_ns - oldest.since_ns >= options_.slow_operation_ms * shm::kMillisecond)
     stall_clock_.record(oldest.since_ns, now_ns);
   if (watchdog_.should_warn(oldest, now_ns))

@@ -3,6 +3,7 @@
 // order is the proof.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 
@@ -13,9 +14,10 @@ namespace nvr::shm {
 // The oldest operation that the disk has not answered yet.
 struct OldestOperation {
   DiskOperation operation = DiskOperation::kNone;
-  std::uint64_t since_ns = 0;   // CLOCK_MONOTONIC
+  std::uint64_t since_ns = 0;   // the daemon's CLOCK_MONOTONIC
   std::uint64_t recording = 0;  // composite id
   std::uint64_t offset = 0;
+  std::uint64_t stuck_ns = 0;  // until the daemon's last heartbeat; 0: not counted
 
   friend bool operator==(const OldestOperation&, const OldestOperation&) = default;
 };
@@ -27,6 +29,7 @@ inline void write_disk_state(DiskState& shared, const OldestOperation& oldest, b
   shared.since_ns.store(oldest.since_ns);
   shared.recording.store(oldest.recording);
   shared.offset.store(oldest.offset);
+  shared.stuck_ns.store(oldest.stuck_ns);
   shared.refuses_opens.store(refuses_opens ? 1 : 0);
   shared.sequence.store(sequence + 2);
 }
@@ -38,10 +41,18 @@ inline void write_disk_state(DiskState& shared, const OldestOperation& oldest, b
     const OldestOperation oldest{.operation = static_cast<DiskOperation>(shared.operation.load()),
                                  .since_ns = shared.since_ns.load(),
                                  .recording = shared.recording.load(),
-                                 .offset = shared.offset.load()};
+                                 .offset = shared.offset.load(),
+                                 .stuck_ns = shared.stuck_ns.load()};
     if ((before & 1) == 0 && shared.sequence.load() == before) return oldest;
   }
   return std::nullopt;
+}
+
+// For how long the operation has been on the disk, as a client tells it. The daemon counts: its clock is not
+// the client's where one of them is in a time namespace of its own. One before 1.3 leaves it to the client.
+[[nodiscard]] inline std::uint64_t stuck_for_ns(const OldestOperation& oldest, std::uint64_t now_ns) {
+  if (oldest.stuck_ns != 0) return std::min<std::uint64_t>(oldest.stuck_ns, INT64_MAX);
+  return now_ns > oldest.since_ns ? now_ns - oldest.since_ns : 0;
 }
 
 }  // namespace nvr::shm

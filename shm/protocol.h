@@ -62,8 +62,8 @@ namespace nvr::shm {
 
 inline constexpr std::uint32_t kMagic = 0x3152564e;  // "NVR1"
 inline constexpr std::uint16_t kVersionMajor = 1;    // another major version is refused, naming both
-// 1: STREAMS, STALL_LOG, DISCONNECT. 2: METRICS. 3: OPENED tells the birth time. A daemon of an older minor
-// version ends a client that sends what it does not know, so look at WELCOME first.
+// 1: STREAMS, STALL_LOG, DISCONNECT. 2: METRICS. 3: OPENED tells the birth time, DiskState for how long. A
+// daemon of an older minor version ends a client that sends what it does not know, so look at WELCOME first.
 inline constexpr std::uint16_t kVersionMinor = 3;
 
 inline constexpr std::uint32_t kSlotBytes =
@@ -301,12 +301,16 @@ enum class DiskOperation : std::uint32_t { kNone = 0, kOpen = 1, kRead = 2 };
 struct alignas(kWriterDistance) DiskState {
   Word sequence;
   Word operation;      // DiskOperation; kNone: nothing has been in flight for longer than a heartbeat
-  LongWord since_ns;   // CLOCK_MONOTONIC; when the operation was handed to the disk
+  // The daemon's CLOCK_MONOTONIC when the operation was handed to the disk. For daemons before 1.3: a client
+  // in another time namespace has another clock.
+  LongWord since_ns;
   LongWord recording;  // composite id
   LongWord offset;     // in the file
   Word refuses_opens;  // 1: a library posts no OPEN now, and answers Unavailable in the daemon's place
+  LongWord stuck_ns;   // for how long the disk had not answered when this was written; 0 before 1.3
 };
-static_assert(sizeof(DiskState) == kWriterDistance);
+static_assert(sizeof(DiskState) == kWriterDistance && offsetof(DiskState, since_ns) == 8 &&
+              offsetof(DiskState, refuses_opens) == 32 && offsetof(DiskState, stuck_ns) == 40);
 
 struct alignas(4096) ReadHeader {
   // Constant once the client can see it.

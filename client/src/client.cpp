@@ -147,9 +147,8 @@ Result<void> Client::dispatch() {
 DiskStatus Client::disk_status() const {
   const auto oldest = session_->stuck_operation();
   if (!oldest) return {};
-  const std::uint64_t now = shm::now_ns();
   return {.stuck = true,
-          .stuck_for = std::chrono::nanoseconds(now > oldest->since_ns ? now - oldest->since_ns : 0),
+          .stuck_for = std::chrono::nanoseconds(shm::stuck_for_ns(*oldest, shm::now_ns())),
           .recording = RecordingId::from_composite(oldest->recording),
           .offset = oldest->offset,
           .opening = oldest->operation == shm::DiskOperation::kOpen};

@@ -62,9 +62,10 @@ Error describe(const shm::Descriptor& descriptor, const OpenRequest& request, co
 }
 
 std::string describe_stall(const std::optional<shm::OldestOperation>& oldest, std::uint64_t now_ns) {
-  if (!oldest || now_ns < oldest->since_ns) return {};
+  const std::uint64_t stuck_ns = oldest ? shm::stuck_for_ns(*oldest, now_ns) : 0;
+  if (stuck_ns == 0) return {};
   char duration[32];
-  std::snprintf(duration, sizeof(duration), "%.1f s", static_cast<double>(now_ns - oldest->since_ns) / 1e9);
+  std::snprintf(duration, sizeof(duration), "%.1f s", static_cast<double>(stuck_ns) / 1e9);
   std::string text = std::string("; the disk has been stuck for ") + duration + " on ";
   const std::string recording = to_string(RecordingId::from_composite(oldest->recording));
   if (oldest->operation == shm::DiskOperation::kOpen) return text + "opening " + recording;

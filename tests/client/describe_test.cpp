@@ -49,6 +49,10 @@ TEST_CASE("describe: a stall is told with its age, unless it began after the loo
         "; the disk has been stuck for 3.2 s on a read from 0/7 at offset 65536");
   CHECK(describe_stall(read, 999'999'999).empty());
   CHECK(describe_stall(std::nullopt, 4'200'000'000).empty());
+  shm::OldestOperation counted = read;
+  counted.stuck_ns = 5'100'000'000;
+  for (const std::uint64_t now_ns : {std::uint64_t{1}, std::uint64_t{1} << 60})  // whatever clock that is
+    CHECK_THAT(describe_stall(counted, now_ns), Catch::Contains("stuck for 5.1 s"));
   shm::OldestOperation open = read;
   open.operation = shm::DiskOperation::kOpen;
   CHECK_THAT(describe_stall(open, 4'200'000'000), Catch::Contains("3.2 s on opening 0/7"));

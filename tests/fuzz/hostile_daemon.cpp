@@ -140,7 +140,8 @@ class Daemon {
                           {.operation = static_cast<shm::DiskOperation>(program.upto(3)),
                            .since_ns = program.take<std::uint64_t>(),
                            .recording = program.take<std::uint64_t>(),
-                           .offset = program.take<std::uint64_t>()},
+                           .offset = program.take<std::uint64_t>(),
+                           .stuck_ns = program.take<std::uint64_t>()},
                           program.upto(1) != 0);
   }
   void beat() const { r_.read_header().heartbeat.fetch_add(1); }

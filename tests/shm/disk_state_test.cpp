@@ -9,7 +9,11 @@ namespace nvr::shm {
 namespace {
 
 OldestOperation operation(std::uint64_t value) {
-  return {.operation = DiskOperation::kRead, .since_ns = value, .recording = value, .offset = value};
+  return {.operation = DiskOperation::kRead,
+          .since_ns = value,
+          .recording = value,
+          .offset = value,
+          .stuck_ns = value};
 }
 
 TEST_CASE("disk state: what was written is read, each time") {
@@ -19,6 +23,17 @@ TEST_CASE("disk state: what was written is read, each time") {
     CHECK(read_disk_state(shared) == operation(value));
     CHECK((shared.refuses_opens.load() != 0) == (value == 2));
   }
+}
+
+TEST_CASE("disk state: the daemon's count is believed, and a clock only where there is none") {
+  OldestOperation stuck{.operation = DiskOperation::kRead, .since_ns = 100, .stuck_ns = 7};
+  CHECK(stuck_for_ns(stuck, 200) == 7);
+  CHECK(stuck_for_ns(stuck, 50) == 7);  // the reader's clock is behind
+  stuck.stuck_ns = UINT64_MAX;
+  CHECK(stuck_for_ns(stuck, 200) == INT64_MAX);  // fits every duration
+  stuck.stuck_ns = 0;
+  CHECK(stuck_for_ns(stuck, 200) == 100);
+  CHECK(stuck_for_ns(stuck, 50) == 0);  // written after the reader looked at the clock
 }
 
 TEST_CASE("disk state: of a writer that died in the middle nothing is believed") {

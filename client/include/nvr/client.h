@@ -54,7 +54,7 @@ inline constexpr std::size_t kChunkBytes = 65536;  // every chunk of a stream bu
 // blocks.
 struct DiskStatus {
   bool stuck = false;                    // an operation has been on the disk for longer than 100 ms
-  std::chrono::nanoseconds stuck_for{};  // since when, counted to now
+  std::chrono::nanoseconds stuck_for{};  // as the daemon counts it, ten times a second
   RecordingId recording;                 // which recording the operation is for
   std::uint64_t offset = 0;              // bytes; 0 for an open
   bool opening = false;                  // an open rather than a read
