@@ -82,18 +82,21 @@ Result<ReceivedMessage> receive_message(int socket, std::span<std::byte> buffer,
     header.msg_control = control.data();
     header.msg_controllen = control.size();
   }
+  ReceivedMessage received;
+  // Room for as many as the kernel can deliver, so that none is left without an owner.
+  if (max_descriptors > 0) received.descriptors.reserve((control.size() - CMSG_LEN(0)) / sizeof(int));
   const auto receive = [&] {
-    ssize_t received = 0;
-    do received = recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    while (received < 0 && errno == EINTR);
-    return received;
+    ssize_t bytes = 0;
+    do bytes = recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    while (bytes < 0 && errno == EINTR);
+    return bytes;
   };
   ssize_t size = receive();
   // A peer that closed without reading all we sent leaves a reset before its last message.
   if (size < 0 && errno == ECONNRESET) size = receive();
   if (size < 0) return fail_errno(errno, "cannot receive from the peer");
 
-  ReceivedMessage received{.size = static_cast<std::size_t>(size), .descriptors = {}};
+  received.size = static_cast<std::size_t>(size);
   for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
     for (std::size_t i = 0; CMSG_LEN((i + 1) * sizeof(int)) <= c->cmsg_len; ++i) {

@@ -25,20 +25,18 @@ struct nvr_chunk {
 struct nvr_stream {
   nvr::Stream stream;
   // What nvr_next will hand out. Allocated before the stream is asked: a chunk or an error that was taken and
-  // then found no memory would be missing without a trace.
+  // then found no memory would be missing without a trace. What finds none within the stream is its own
+  // affair: it goes on, or says with the next call that it does not.
   std::unique_ptr<nvr_chunk> next_chunk;
   std::unique_ptr<nvr_error> next_error;
 };
 
 namespace {
 
-// What cannot be allocated is said by these two, which nvr_error_free leaves alone.
-nvr_error* out_of_memory() {
+// What cannot be allocated is said by this one, which nvr_error_free leaves alone. Its text is so short that
+// it is part of the object: nothing is allocated here, whenever it is first needed.
+nvr_error* out_of_memory() noexcept {
   static nvr_error error{{.code = nvr::Code::kResourceExhausted, .message = "out of memory"}};
-  return &error;
-}
-nvr_error* lost_to_out_of_memory() {
-  static nvr_error error{{.code = nvr::Code::kAborted, .message = "out of memory: the stream was given up"}};
   return &error;
 }
 
@@ -59,7 +57,11 @@ T guard(nvr_error** error, T failed, Body&& body) noexcept {
   } catch (const std::bad_alloc&) {
     if (error != nullptr) *error = out_of_memory();
   } catch (const std::exception& e) {
-    report(error, {.code = nvr::Code::kInternal, .message = e.what()});
+    try {
+      report(error, {.code = nvr::Code::kInternal, .message = e.what()});
+    } catch (const std::bad_alloc&) {
+      if (error != nullptr) *error = out_of_memory();
+    }
   }
   return failed;
 }
@@ -131,7 +133,7 @@ const char* nvr_code_name(nvr_code code) {
   return nvr::to_string(static_cast<nvr::Code>(code)).data();
 }
 void nvr_error_free(nvr_error* error) {
-  if (error != out_of_memory() && error != lost_to_out_of_memory()) delete error;
+  if (error != out_of_memory()) delete error;
 }
 
 nvr_client* nvr_connect(const char* socket_path, const nvr_options* options, nvr_error** error) {
@@ -214,22 +216,17 @@ nvr_next_result nvr_next(nvr_stream* stream, int64_t timeout_ms, nvr_chunk** chu
   return guard(error, NVR_FAILED, [&] {
     if (!stream->next_chunk) stream->next_chunk = std::make_unique<nvr_chunk>();
     if (!stream->next_error) stream->next_error = std::make_unique<nvr_error>();
-    try {
-      auto next = timeout_ms == 0  ? stream->stream.try_next()
-                  : timeout_ms < 0 ? stream->stream.next()
-                                   : stream->stream.next(deadline_of(timeout_ms));
-      if (!next) return NVR_END;
-      if (*next) {
-        stream->next_chunk->chunk.emplace(std::move(**next));
-        *chunk = stream->next_chunk.release();
-        return NVR_CHUNK;
-      }
-      stream->next_error->error = std::move(next->error());
-      if (error != nullptr) *error = stream->next_error.release();
-    } catch (const std::bad_alloc&) {  // in the middle of it: what was to be said is not known any more
-      stream->stream.close();
-      if (error != nullptr) *error = lost_to_out_of_memory();
+    auto next = timeout_ms == 0  ? stream->stream.try_next()
+                : timeout_ms < 0 ? stream->stream.next()
+                                 : stream->stream.next(deadline_of(timeout_ms));
+    if (!next) return NVR_END;
+    if (*next) {
+      stream->next_chunk->chunk.emplace(std::move(**next));
+      *chunk = stream->next_chunk.release();
+      return NVR_CHUNK;
     }
+    stream->next_error->error = std::move(next->error());
+    if (error != nullptr) *error = stream->next_error.release();
     return NVR_FAILED;
   });
 }

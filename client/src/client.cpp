@@ -118,9 +118,12 @@ Result<std::unique_ptr<StreamReader>> open_reader(const std::shared_ptr<internal
               .message = "range " + std::to_string(request.begin) + "-" + std::to_string(request.end) +
                          " of recording " + to_string(request.recording) +
                          " lies beyond the largest file offset"});
+  // Before the place: with no memory for a reader nobody would give it back.
+  auto reader = std::make_unique<StreamReader>(session, request, std::nullopt);
   auto place = session->claim_place();
   if (!place) return tl::unexpected(place.error());
-  return std::make_unique<StreamReader>(session, std::move(*place), request, stat_only);
+  reader->begin(std::move(*place), stat_only);
+  return reader;
 }
 
 }  // namespace

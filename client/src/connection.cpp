@@ -31,9 +31,16 @@ constexpr std::uint64_t kLookGapNs =
 
 std::atomic<std::uint32_t> fork_generation = 0;
 
-void watch_forks() {
-  [[maybe_unused]] static const int registered =
+Result<void> watch_forks() {
+  static std::mutex mutex;
+  static bool is_watching = false;
+  const std::scoped_lock lock(mutex);
+  if (is_watching) return {};
+  const int error =
       pthread_atfork(nullptr, nullptr, [] { fork_generation.fetch_add(1, std::memory_order_relaxed); });
+  if (error != 0) return fail_errno(error, "cannot watch for forks");
+  is_watching = true;
+  return {};
 }
 
 // Dropped chunks write to it: that must neither wait nor raise SIGPIPE.
@@ -68,9 +75,16 @@ Error all_streams_open(std::size_t streams) {
 // ---- Life
 // ------------------------------------------------------------------------------------------------------------
 
+WriteMapping::WriteMapping(shm::Mapping mapping)
+    : fork_generation_(current_fork_generation()), mapping_(std::move(mapping)) {}
+
+WriteMapping::~WriteMapping() {
+  if (current_fork_generation() == fork_generation_) mapping_.~Mapping();
+}
+
 Result<std::shared_ptr<Connection>> Connection::connect(const std::string& path,
                                                         const ConnectOptions& options) {
-  watch_forks();
+  if (auto watching = watch_forks(); !watching) return tl::unexpected(watching.error());
   const shm::Geometry geometry{.streams = options.streams, .slots = options.slots_per_stream};
   if (!geometry.is_valid())
     return fail(Code::kInvalidArgument, "a connection has 1 to " + std::to_string(shm::kMaxStreams) +
@@ -138,11 +152,8 @@ Connection::Connection(shm::UniqueFd socket, shm::UniqueFd doorbell, shm::Mappin
 }
 
 Connection::~Connection() {
-  // In a forked child W is not mapped (MADV_DONTFORK), and its addresses may be somebody else's by now; the
-  // mutex may have been copied while it was locked.
-  if (is_foreign()) return;
-  hang_up();
-  w_map_.~Mapping();
+  // In a forked child the mutex may have been copied while it was locked.
+  if (!is_foreign()) hang_up();
 }
 
 void Connection::hang_up() {

@@ -88,6 +88,24 @@ struct alignas(shm::kWriterDistance) Channel {
   return copy;
 }
 
+// W as it is mapped. In a forked child it is not (MADV_DONTFORK), and its addresses may be somebody else's by
+// now: there it is left alone.
+class WriteMapping {
+ public:
+  explicit WriteMapping(shm::Mapping mapping);
+  ~WriteMapping();
+  WriteMapping(const WriteMapping&) = delete;
+  WriteMapping& operator=(const WriteMapping&) = delete;
+
+  [[nodiscard]] std::byte* data() const { return mapping_.data(); }
+
+ private:
+  const std::uint32_t fork_generation_;
+  union {
+    shm::Mapping mapping_;  // in a union, so that it is for the destructor to say whether it is unmapped
+  };
+};
+
 // Counts the forks above this process, so that what was inherited can be told.
 [[nodiscard]] std::uint32_t current_fork_generation();
 // When a handshake that begins now is to be over, by options.timeout.
@@ -184,9 +202,7 @@ class Connection {
   const pid_t owner_;
   std::uint32_t fork_generation_;
   shm::Mapping r_map_;
-  union {
-    shm::Mapping w_map_;  // in a union, so that it is for the destructor to say whether it is unmapped
-  };
+  WriteMapping w_map_;
   shm::ReadableView r_;
   shm::WritableView w_;
 

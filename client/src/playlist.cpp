@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cassert>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <string>
 #include <utility>
@@ -42,13 +43,15 @@ class PlaylistReader {
   [[nodiscard]] Stream::NextResult next(Take&& take) {
     while (!has_ended_) {
       if (const Code stopped = stopped_.load(); stopped != Code::kUnknown) {
+        std::optional<Error> error;
+        if (stopped != Code::kOk) error = Error{.code = stopped, .message = "the playlist was cancelled"};
         has_ended_ = true;
         drop_streams();
-        if (stopped == Code::kOk) return std::nullopt;
-        return fail(stopped, "the playlist was cancelled");
+        if (!error) return std::nullopt;
+        return tl::unexpected(std::move(*error));
       }
       if (slice_ == slices_.size()) break;
-      if (auto opened = open_current(); !opened) return fail_here(opened.error());
+      if (auto opened = open_current(); !opened) return fail_here(std::move(opened.error()));
       open_ahead();
       Stream::NextResult result = take(*current_);
       if (!result) {
@@ -57,7 +60,7 @@ class PlaylistReader {
         position_ += (*result)->bytes().size();
         return result;
       } else if (result->error().code != Code::kCancelled || stopped_.load() == Code::kUnknown) {
-        return fail_here(result->error());
+        return fail_here(std::move(result->error()));
       }
     }
     has_ended_ = true;
@@ -151,8 +154,11 @@ class PlaylistReader {
   }
 
   [[nodiscard]] tl::unexpected<Error> fail_here(Error error) {
-    error.message = "slice " + std::to_string(slice_ + 1) + " of " + std::to_string(slices_.size()) + ": " +
-                    error.message;
+    try {
+      error.message = "slice " + std::to_string(slice_ + 1) + " of " + std::to_string(slices_.size()) + ": " +
+                      error.message;
+    } catch (const std::bad_alloc&) {  // its own words will do: they are told nowhere else
+    }
     if (!goes_on(error.code)) {
       has_ended_ = true;
       drop_streams();

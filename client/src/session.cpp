@@ -103,6 +103,17 @@ Result<Session::Place> Session::claim_place() {
     streams_in_place_.fetch_sub(1);
     return tl::unexpected(all_streams_open(options_.streams));
   }
+  try {
+    auto place = find_place();
+    if (!place) leave_place();
+    return place;
+  } catch (const std::bad_alloc&) {
+    leave_place();
+    throw;
+  }
+}
+
+Result<Session::Place> Session::find_place() {
   Place place{.connection = connection(), .claim = {}};
   // A daemon that refuses is looked at in any case: it may have gone, and then what it said is no longer so.
   auto alive = place.connection->refuses_opens() ? place.connection->check_alive(nullptr)
@@ -115,10 +126,7 @@ Result<Session::Place> Session::claim_place() {
   const bool is_here = alive && place.away_since_ns == 0;
   if (is_here && place.connection->refuses_opens()) alive = tl::unexpected(refused_error(*place.connection));
   auto claim = alive ? place.connection->claim_channel() : tl::unexpected(alive.error());
-  if (!claim) {
-    leave_place();
-    return tl::unexpected(claim.error());
-  }
+  if (!claim) return tl::unexpected(claim.error());
   place.claim = *claim;
   return place;
 }

@@ -73,6 +73,7 @@ class Session {
   Session(std::string path, const ConnectOptions& options, std::shared_ptr<Connection> connection);
 
   [[nodiscard]] std::shared_ptr<Connection> connection() const;
+  [[nodiscard]] Result<Place> find_place();
   [[nodiscard]] Result<void> make_event_descriptors();
   [[nodiscard]] Result<void> watch(int fd);
   [[nodiscard]] std::optional<Error> absence() const;

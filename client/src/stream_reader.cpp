@@ -1,6 +1,7 @@
 #include "stream_reader.h"
 
 #include <algorithm>
+#include <new>
 #include <string>
 
 #include "describe.h"
@@ -45,24 +46,20 @@ std::optional<std::string> difference(const RecordingInfo& before, const Recordi
 
 }  // namespace
 
-StreamReader::StreamReader(std::shared_ptr<Session> session, Session::Place place, const OpenRequest& request,
-                           bool stat_only)
-    : session_(std::move(session)),
-      connection_(std::move(place.connection)),
-      channel_(place.claim.channel),
-      request_(request),
-      stat_only_(stat_only),
-      phase_(place.claim.is_ready ? Phase::kClaimed : Phase::kPromised),
-      position_(request.begin),
-      away_since_ns_(place.away_since_ns),
-      away_at_(position_) {
-  if (away_since_ns_ != 0) phase_ = Phase::kAway;
-  if (phase_ == Phase::kClaimed) start();
-}
-
 StreamReader::StreamReader(std::shared_ptr<Session> session, const OpenRequest& request,
                            std::optional<Error> error)
     : session_(std::move(session)), request_(request), error_(std::move(error)) {}
+
+void StreamReader::begin(Session::Place place, bool stat_only) {
+  connection_ = std::move(place.connection);
+  channel_ = place.claim.channel;
+  stat_only_ = stat_only;
+  position_ = away_at_ = request_.begin;
+  away_since_ns_ = place.away_since_ns;
+  phase_ = place.claim.is_ready ? Phase::kClaimed : Phase::kPromised;
+  if (away_since_ns_ != 0) phase_ = Phase::kAway;
+  if (phase_ == Phase::kClaimed) start();
+}
 
 StreamReader::~StreamReader() {
   if (!session_->is_foreign() && phase_ != Phase::kEnded) leave_channel(false);
@@ -144,9 +141,9 @@ Result<RecordingInfo> StreamReader::info(std::uint64_t deadline_ns) {
   if (!info_ && phase_ != Phase::kEnded) {
     if (session_->is_foreign()) return tl::unexpected(foreign_error());
     if (auto result = advance(Until::kOpened, deadline_ns)) {
-      const Error error = result->error();          // no chunk comes before OPENED
-      if (phase_ == Phase::kEnded) error_ = error;  // next() will say it as well
-      return tl::unexpected(error);
+      // No chunk comes before OPENED.
+      if (phase_ != Phase::kEnded) return tl::unexpected(std::move(result->error()));
+      error_ = std::move(result->error());  // next() will say it as well
     }
   }
   if (info_) return *info_;
@@ -160,9 +157,10 @@ Result<RecordingInfo> StreamReader::info(std::uint64_t deadline_ns) {
 Stream::NextResult StreamReader::advance(Until until, std::uint64_t deadline_ns) {
   for (;;) {
     if (const Code stopped = stopped_.load(); stopped != Code::kUnknown) {
+      std::optional<Error> error;
+      if (stopped != Code::kOk) error = Error{.code = stopped, .message = "the stream was cancelled"};
       leave_channel(false);
-      if (stopped == Code::kOk) return end(std::nullopt);
-      return end(Error{.code = stopped, .message = "the stream was cancelled"});
+      return end(std::move(error));
     }
     if (phase_ == Phase::kAway) {
       if (is_delivered()) {  // all but the END
@@ -196,10 +194,21 @@ Stream::NextResult StreamReader::advance(Until until, std::uint64_t deadline_ns)
   }
 }
 
-// One descriptor. Nothing while the stream goes on: it was OPENED.
+// One descriptor. Nothing while the stream goes on: it was OPENED. With no memory to say what the descriptor
+// means, the stream ends, and the next call says so: otherwise it would look complete.
 Stream::NextResult StreamReader::take() {
   NVR_STEP("client.about_to_take");
   const shm::Descriptor descriptor = take_copy(channel().descriptors);
+  try {
+    return judge(descriptor);
+  } catch (const std::bad_alloc&) {
+    if (phase_ != Phase::kEnded) leave_channel(false);
+    error_ = Error{.code = Code::kAborted, .message = "out of memory"};  // so short that it needs none
+    throw;
+  }
+}
+
+Stream::NextResult StreamReader::judge(const shm::Descriptor& descriptor) {
   if (descriptor.generation != generation_) return fail_broken("a descriptor of another generation");
   if (shm::is_terminal(descriptor.kind)) return take_terminal(descriptor);
   if (descriptor.kind == DescriptorKind::kChunk && phase_ == Phase::kReading) return take_chunk(descriptor);

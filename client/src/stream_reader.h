@@ -18,11 +18,10 @@ inline constexpr std::uint64_t kNow = 0;               // as a deadline: do not 
 
 class StreamReader {
  public:
-  // Opens there, or where the daemon is back.
-  StreamReader(std::shared_ptr<Session> session, Session::Place place, const OpenRequest& request,
-               bool stat_only);
-  // A stream that has ended already, with an error to deliver or without.
+  // A stream that has ended already, with an error to deliver or without, unless it begins.
   StreamReader(std::shared_ptr<Session> session, const OpenRequest& request, std::optional<Error> error);
+  // Opens there, or where the daemon is back. Once, before any other call. Allocates nothing.
+  void begin(Session::Place place, bool stat_only);
   ~StreamReader();
   StreamReader(const StreamReader&) = delete;
   StreamReader& operator=(const StreamReader&) = delete;
@@ -52,6 +51,7 @@ class StreamReader {
   void move_to(const Session::Place& place);
   [[nodiscard]] Stream::NextResult advance(Until until, std::uint64_t deadline_ns);
   [[nodiscard]] Stream::NextResult take();
+  [[nodiscard]] Stream::NextResult judge(const shm::Descriptor& descriptor);
   [[nodiscard]] Stream::NextResult take_opened(const shm::Descriptor& descriptor);
   [[nodiscard]] Stream::NextResult take_chunk(const shm::Descriptor& descriptor);
   [[nodiscard]] Stream::NextResult take_terminal(const shm::Descriptor& descriptor);

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <new>
 
 #include "describe.h"
 #include "shm/clock.h"
@@ -56,13 +57,19 @@ std::optional<Error> StreamReader::wait(std::uint64_t deadline_ns) {
   const WaitingReader waiting;
   Channel& c = channel();
   std::optional<Error> error;
+  bool has_no_memory = false;  // for the error: no excuse for a sleep that never ends in the daemon's eyes
   c.unrung.set_reader_waiting(true);
   shm::sleep_unless([&c](auto&& call) { call(c.sleeper); }, [this] { return has_news(); },
                     [&] {
                       connection_->ring_for_credit(c);
-                      error = sleep(deadline_ns);
+                      try {
+                        error = sleep(deadline_ns);
+                      } catch (const std::bad_alloc&) {
+                        has_no_memory = true;
+                      }
                     });
   c.unrung.set_reader_waiting(polled_in_vain_);  // info() in the middle of an event loop
+  if (has_no_memory) throw std::bad_alloc();
   return error;
 }
 

@@ -136,13 +136,12 @@ class Daemon {
     all[program.take<std::uint16_t>() % words].store(program.take<std::uint32_t>());
   }
   void set_disk_state(Program& program) const {
-    shm::write_disk_state(r_.read_header().disk,
-                          {.operation = static_cast<shm::DiskOperation>(program.upto(3)),
-                           .since_ns = program.take<std::uint64_t>(),
-                           .recording = program.take<std::uint64_t>(),
-                           .offset = program.take<std::uint64_t>(),
-                           .stuck_ns = program.take<std::uint64_t>()},
-                          program.upto(1) != 0);
+    shm::OldestOperation oldest{.operation = static_cast<shm::DiskOperation>(program.upto(3)),
+                                .since_ns = program.take<std::uint64_t>(),
+                                .recording = program.take<std::uint64_t>(),
+                                .offset = program.take<std::uint64_t>()};
+    oldest.stuck_ns = oldest.since_ns;
+    shm::write_disk_state(r_.read_header().disk, oldest, program.upto(1) != 0);
   }
   void beat() const { r_.read_header().heartbeat.fetch_add(1); }
   void sleep(bool asleep) const { r_.read_header().need_doorbell.store(asleep ? 1 : 2); }
@@ -260,11 +259,10 @@ class Play {
       return judgement_.reach("open refused");
     }
     const std::uint64_t begin = request.begin;
+    auto stream = std::make_unique<StreamReader>(session_, request, std::nullopt);
+    stream->begin(std::move(*place), stat_only);
     readers_.push_back(
-        {.stream = std::make_unique<StreamReader>(session_, std::move(*place), request, stat_only),
-         .request = request,
-         .stat_only = stat_only,
-         .position = begin});
+        {.stream = std::move(stream), .request = request, .stat_only = stat_only, .position = begin});
   }
 
   void read(Reader& reader, std::uint64_t deadline_ns) {

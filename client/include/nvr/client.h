@@ -19,7 +19,8 @@
 // ends when the Client and all its Streams are gone, whatever forked children keep; its memory when the last
 // Chunk is.
 //
-// Errors: canonical codes (nvr/error.h). No function here throws, except std::bad_alloc.
+// Errors: canonical codes (nvr/error.h). No function here throws, except std::bad_alloc. A Stream goes on
+// after that, or says Aborted with the next call, if it cost bytes or an error.
 #pragma once
 
 #include <chrono>

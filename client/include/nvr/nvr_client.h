@@ -21,7 +21,8 @@
  *
  * Errors: functions that can fail take `nvr_error **error`: NULL, or the address of a pointer that is NULL.
  * On failure it receives an error, which the caller frees. No exception leaves these functions; out of memory
- * is NVR_RESOURCE_EXHAUSTED (NVR_ABORTED where it cost a stream, which has ended then).
+ * is NVR_RESOURCE_EXHAUSTED. Where it cost a stream bytes or an error, the next nvr_next says NVR_ABORTED,
+ * and the stream has ended: it never looks complete.
  */
 #ifndef NVR_CLIENT_H
 #define NVR_CLIENT_H
