@@ -3,8 +3,6 @@
 
 #include <errno.h>
 
-#include <algorithm>
-#include <array>
 #include <cstdint>
 
 #include "nvr/error.h"
@@ -12,16 +10,44 @@
 
 namespace nvr::daemon {
 
-// Those that speak of the disk or its file system, rather than of the request.
+// Does this errno of an open, a stat or a read say something about the disk or its file system? Each does
+// that says nothing about the request or about the daemon itself: file systems pass on what drives,
+// controllers, servers and FUSE programs answer.
 [[nodiscard]] inline bool is_disk_error(int error) {
-  constexpr std::array kOfTheDisk = {EIO,    EREMOTEIO, ENODATA,   EILSEQ,    EBADMSG,   EUCLEAN,
-                                     ENODEV, ENOLINK,   ETIMEDOUT, ENOMEDIUM, ESHUTDOWN, ESTALE};
-  return std::ranges::find(kOfTheDisk, error) != kOfTheDisk.end();
+  switch (error) {
+    case 0:
+    // The request: no such file, no permission, no recording, no direct reads.
+    case ENOENT:
+    case ENOTDIR:
+    case ENAMETOOLONG:
+    case EACCES:
+    case EPERM:
+    case EISDIR:
+    case ELOOP:
+    case ENXIO:
+    case EXDEV:
+    case EINVAL:
+    case EOPNOTSUPP:
+    // The daemon: its limits, its memory, its kernel and its mistakes.
+    case EAGAIN:
+    case EINTR:
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+    case ENOBUFS:
+    case ENOSYS:
+    case ECANCELED:
+    case EBADF:
+    case EFAULT:
+      return false;
+    default:
+      return true;
+  }
 }
 
-// A read that the disk or file system fails is DataLoss, whatever its errno means elsewhere: on
-// DeadlineExceeded or Unavailable a client would try again.
-[[nodiscard]] inline Code code_of_read_error(int error) {
+// What the disk or file system fails is DataLoss, whatever its errno means elsewhere: on NotFound a client
+// would give up what is there, on DeadlineExceeded or Unavailable it would try again.
+[[nodiscard]] inline Code code_of_file_error(int error) {
   return is_disk_error(error) ? Code::kDataLoss : code_from_errno(error);
 }
 

@@ -30,8 +30,8 @@ Descriptor open_error(int sys_errno, CachePolicy cache) {
   if (cache == CachePolicy::kDirect && (sys_errno == EINVAL || sys_errno == EOPNOTSUPP))
     return error_descriptor(Code::kUnimplemented, Detail::kNotSupported, sys_errno, 0, 0);
   const bool not_regular = sys_errno == ELOOP || sys_errno == EISDIR || sys_errno == ENXIO;
-  return error_descriptor(code_from_errno(sys_errno), not_regular ? Detail::kNotRegular : Detail::kOpenFailed,
-                          sys_errno, 0, 0);
+  return error_descriptor(code_of_file_error(sys_errno),
+                          not_regular ? Detail::kNotRegular : Detail::kOpenFailed, sys_errno, 0, 0);
 }
 
 }  // namespace

@@ -81,7 +81,7 @@ void ServedStream::publish_in_order() {
     context_->operations.give_back(operation);
     if (!complete) {
       if (must_publish_) publish();
-      end_with(error != 0 ? error_descriptor(code_of_read_error(error), Detail::kReadFailed, error, offset,
+      end_with(error != 0 ? error_descriptor(code_of_file_error(error), Detail::kReadFailed, error, offset,
                                              file_->size)
                           : error_descriptor(Code::kDataLoss, Detail::kTruncated, 0, offset, offset));
       return;

@@ -203,7 +203,7 @@ void ServedStream::look_for_growth(std::uint64_t now_ns) {
   if (size < 0) {
     const int error = static_cast<int>(-size);
     return end_with(
-        error_descriptor(code_of_read_error(error), Detail::kReadFailed, error, next_, file_->size));
+        error_descriptor(code_of_file_error(error), Detail::kReadFailed, error, next_, file_->size));
   }
   const auto there = static_cast<std::uint64_t>(size);
   if (there < file_->size)

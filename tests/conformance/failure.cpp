@@ -102,6 +102,47 @@ TEST_CASE("C24 a stuck read is logged once while it is stuck and at doubling int
   CHECK(count_lines(daemon.log(), "3/7", "took") == 0);
 }
 
+TEST_CASE("C23 an errno of the disk or its file system is DataLoss, at an open, a stat and a read") {
+  if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
+  const Site site;
+  SlowDisk disk(site.directory());
+  const RecordingFile unopenable = make_recording(disk.backing(), {3, 1}, kChunk, 1);
+  const RecordingFile unreadable = make_recording(disk.backing(), {3, 2}, kChunk, 2);
+  const DaemonProcess daemon = site.start();
+  Client client = connect_to(daemon, {.streams = 2, .slots_per_stream = 2});
+  for (const auto& [name, number] :
+       std::initializer_list<std::pair<const char*, int>>{{"EIO", EIO},
+                                                          {"EREMOTEIO", EREMOTEIO},
+                                                          {"ENODATA", ENODATA},
+                                                          {"EILSEQ", EILSEQ},
+                                                          {"ENOLINK", ENOLINK},
+                                                          {"ETIMEDOUT", ETIMEDOUT},
+                                                          {"ESTALE", ESTALE},
+                                                          {"ENODEV", ENODEV},
+                                                          {"ENOTCONN", ENOTCONN}}) {
+    CAPTURE(name);
+    disk.order(std::string("fail ") + name + " opens file " + file_name_of(unopenable.id));
+    disk.order(std::string("fail ") + name + " file " + file_name_of(unreadable.id));
+    for (const RecordingFile& file : {unopenable, unreadable}) {
+      const Outcome outcome = [&] {
+        Stream stream = open_stream(client, file);
+        return drain(stream);
+      }();
+      REQUIRE(outcome.error.has_value());
+      CHECK(outcome.error->code == Code::kDataLoss);
+      const int found = outcome.error->sys_errno;
+      CHECK((found == number || (found == EIO && file.id == unreadable.id)));  // so says the page cache
+    }
+    const auto info = client.stat(unopenable.id);
+    REQUIRE_FALSE(info.has_value());
+    CHECK(info.error().code == Code::kDataLoss);
+    CHECK(info.error().sys_errno == number);
+    disk.release();
+  }
+  CHECK(problem_reading(client, unopenable) == "");
+  CHECK(problem_reading(client, unreadable) == "");
+}
+
 TEST_CASE("C24 a stuck open is logged as an open") {
   if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
   const Site site;

@@ -110,6 +110,7 @@ std::int64_t SimulatedEngine::open(Operation& operation) {
   const auto file = files_.find(id);
   if (file == files_.end()) return -ENOENT;
   if (happens(random_, faults_.open_fails)) return -EACCES;
+  if (file->second.open_error != 0) return -file->second.open_error;
   operation.opened = std::make_unique<daemon::SampleFile>();
   operation.opened->device = 1;
   operation.opened->inode = id;

@@ -29,6 +29,7 @@ struct SimulatedFile {
   std::uint64_t size = 0;
   std::uint64_t bad_at = UINT64_MAX;  // from there on nothing can be read ...
   int error = EIO;                    // ... but this
+  int open_error = 0;                 // nor can it be opened
   int fd = -1;                        // of a file as long: whoever follows it looks there
 };
 

@@ -498,9 +498,63 @@ TEST_CASE("simulation: a stream that finds the disk full of stuck operations is 
   CHECK_FALSE(run.service().waits_for_room());
 }
 
+// What drives, controllers, file servers and FUSE programs answer.
+int any_disk_error() {
+  return GENERATE(EIO, EREMOTEIO, ENODATA, EILSEQ, EBADMSG, EUCLEAN, ENODEV, ENOLINK, ETIMEDOUT, ENOMEDIUM,
+                  ESHUTDOWN, ESTALE, ENOTCONN, ECONNABORTED, ECONNRESET, EHOSTDOWN, EPROTO, EBADE, ETIME,
+                  EHWPOISON);
+}
+
+TEST_CASE("simulation: every errno of the disk is DataLoss at an open, and reported") {
+  const int error = any_disk_error();
+  CAPTURE(error);
+  Run run(test_random()(), 4, {});
+  run.files()[1] = {.size = kSlotBytes, .open_error = error};
+  SimulatedClient& client = run.add_client({.streams = 1, .slots = 2});
+  client.open_range(0, 1, 0, kSlotBytes);
+  run.settle();
+  client.take_all(0);
+  REQUIRE(client.last_terminal(0));
+  CHECK(client.last_terminal(0)->code == static_cast<std::uint16_t>(Code::kDataLoss));
+  CHECK(client.last_terminal(0)->detail == shm::Detail::kOpenFailed);
+  CHECK(client.last_terminal(0)->sys_errno == error);
+  REQUIRE(run.reports().size() == 1);
+  CHECK(run.reports()[0].error == error);
+  CHECK(run.reports()[0].operation.operation == shm::DiskOperation::kOpen);
+}
+
+TEST_CASE(
+    "simulation: an errno of the request or of the daemon keeps its code at an open, and is no report") {
+  const auto [error, code] = GENERATE(table<int, Code>({{ENOENT, Code::kNotFound},
+                                                        {EACCES, Code::kPermissionDenied},
+                                                        {EPERM, Code::kPermissionDenied},
+                                                        {ELOOP, Code::kFailedPrecondition},
+                                                        {EISDIR, Code::kFailedPrecondition},
+                                                        {ENOTDIR, Code::kFailedPrecondition},
+                                                        {ENXIO, Code::kFailedPrecondition},
+                                                        {EXDEV, Code::kFailedPrecondition},
+                                                        {EMFILE, Code::kResourceExhausted},
+                                                        {ENFILE, Code::kResourceExhausted},
+                                                        {ENOMEM, Code::kResourceExhausted},
+                                                        {EOPNOTSUPP, Code::kUnimplemented},
+                                                        {ENOSYS, Code::kUnimplemented},
+                                                        {EINVAL, Code::kInvalidArgument},
+                                                        {EBADF, Code::kInternal}}));
+  CAPTURE(error);
+  Run run(test_random()(), 4, {});
+  run.files()[1] = {.size = kSlotBytes, .open_error = error};
+  SimulatedClient& client = run.add_client({.streams = 1, .slots = 2});
+  client.open_range(0, 1, 0, kSlotBytes);
+  run.settle();
+  client.take_all(0);
+  REQUIRE(client.last_terminal(0));
+  CHECK(client.last_terminal(0)->code == static_cast<std::uint16_t>(code));
+  CHECK(client.last_terminal(0)->sys_errno == error);
+  CHECK(run.reports().empty());
+}
+
 TEST_CASE("simulation: every errno of the disk is DataLoss there, and reported") {
-  const int error = GENERATE(EIO, EREMOTEIO, ENODATA, EILSEQ, EBADMSG, EUCLEAN, ENODEV, ENOLINK, ETIMEDOUT,
-                             ENOMEDIUM, ESHUTDOWN, ESTALE);
+  const int error = any_disk_error();
   CAPTURE(error);
   Run run(test_random()(), 4, {});
   run.files()[1] = {.size = 4 * kSlotBytes, .bad_at = 2 * kSlotBytes + 5, .error = error};

@@ -1,6 +1,8 @@
 // The language of orders: what is understood, what is refused, and that it survives being printed.
 #include "tools/slowdisk/orders.h"
 
+#include <errno.h>
+
 #include <catch2/catch.hpp>
 
 namespace nvr::slowdisk {
@@ -38,6 +40,8 @@ TEST_CASE("orders say what they say") {
   CHECK(parsed("eio 0-1,1G-2G always").target.ranges ==
         std::vector<Range>{{0, 1}, {std::uint64_t{1} << 30, std::uint64_t{1} << 31}});
   CHECK(parsed("eio 0.5%").probability == Approx(0.005));
+  CHECK(parsed("eio").error == EIO);
+  CHECK(parsed("fail EREMOTEIO opens").error == EREMOTEIO);
   CHECK(parsed("delay 8.5ms file a/b 0-1M 30% for 2min").delay == 8500us);
   CHECK(parsed("delay 1s").target.matches(request(Operation::kOpen, 0, 0)));
   CHECK(parsed("short file \"two words\"").target.file == "two words");
@@ -69,17 +73,19 @@ TEST_CASE("what is not understood is refused by name") {
   CHECK(refusal("stall once") == "stall: what is 'once'?");
   CHECK(refusal("stall file").find("name is missing") != std::string::npos);
   CHECK(refusal("stall \"file").find("quote") != std::string::npos);
+  CHECK(refusal("fail").find("no errno") != std::string::npos);
+  CHECK(refusal("fail opens").find("no errno") != std::string::npos);
   CHECK(refusal("resume now") == "resume: what is 'now'?");
   CHECK(refusal("clear all").find("number") != std::string::npos);
   CHECK(refusal("truncate").find("no size") != std::string::npos);
 }
 
 TEST_CASE("an order that was printed is the same order") {
-  const char* const line =
-      GENERATE("stall", "stall file \"a b\" 0-64K,1M-2M for 20s", "delay 1.5ms reads,opens 4097-8192 30%",
-               "latency 5ms reads file x for 1s", "eio writes 1-2 once", "eio reads,writes,opens",
-               "short 0-4K for 150us", "truncate file x 10000000", "truncate 0", "vanish for 2min", "resume",
-               "clear", "clear 18446744073709551615", "status");
+  const char* const line = GENERATE(
+      "stall", "stall file \"a b\" 0-64K,1M-2M for 20s", "delay 1.5ms reads,opens 4097-8192 30%",
+      "latency 5ms reads file x for 1s", "eio writes 1-2 once", "eio reads,writes,opens", "fail ENODATA",
+      "fail ESTALE opens file x once", "short 0-4K for 150us", "truncate file x 10000000", "truncate 0",
+      "vanish for 2min", "resume", "clear", "clear 18446744073709551615", "status");
   const Order order = parsed(line);
   CHECK(parsed(to_string(order)) == order);
 }

@@ -115,6 +115,7 @@ bool Faults::strikes(const Fault& fault, const Request& request) {
       break;
     case Verb::kDelay:
     case Verb::kEio:
+    case Verb::kFail:
       break;
     default:
       return false;
@@ -126,8 +127,11 @@ bool Faults::strikes(const Fault& fault, const Request& request) {
 void Faults::apply(const Fault& fault, const Request& request, Verdict& verdict) const {
   switch (fault.order.verb) {
     case Verb::kVanish:
-    case Verb::kEio:
       verdict.error = EIO;
+      break;
+    case Verb::kEio:
+    case Verb::kFail:
+      verdict.error = fault.order.error;
       break;
     case Verb::kDelay:
       verdict.delay += fault.order.delay;

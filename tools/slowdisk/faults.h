@@ -27,7 +27,7 @@ class Faults {
   // Short reads end at multiples of `granule_bytes`, which a block device needs.
   Faults(std::uint64_t seed, std::uint64_t granule_bytes) : random_(seed), granule_bytes_(granule_bytes) {}
 
-  // An order that is a fault: stall, latency, delay, eio, short, truncate, vanish. Returns its number.
+  // An order that is a fault: stall, latency, delay, eio, fail, short, truncate, vanish. Returns its number.
   std::uint64_t add(const Order& order, Time now);
   // Lifts stalls, latencies and delays.
   void resume();

@@ -1,6 +1,8 @@
 #include "tools/slowdisk/orders.h"
 
+#include <errno.h>
 #include <fmt/format.h>
+#include <string.h>
 
 #include <algorithm>
 #include <array>
@@ -16,6 +18,7 @@ const char* const kOrderHelp =
   latency  TIME [OPERATIONS] [TARGET] [for TIME]               wait that long, however many there are at a time
   delay    TIME [OPERATIONS] [TARGET] [HOW_OFTEN] [for TIME]   take that much longer, with the head kept busy
   eio      [OPERATIONS] [TARGET] [HOW_OFTEN] [for TIME]        fail with EIO (reads, unless OPERATIONS says else)
+  fail     ERRNO [OPERATIONS] [TARGET] [HOW_OFTEN] [for TIME]  the same with another errno, e.g. ENODATA
   short    [TARGET] [HOW_OFTEN] [for TIME]                     reads return only a part (a directory needs --direct-io)
   truncate [file NAME] SIZE                                    end there: nothing to read behind it
   vanish   [for TIME]                                          the disk is gone: everything fails at once
@@ -34,10 +37,11 @@ const char* const kOrderHelp =
 
 namespace {
 
-constexpr std::array<std::pair<Verb, std::string_view>, 10> kVerbs = {{{Verb::kStall, "stall"},
+constexpr std::array<std::pair<Verb, std::string_view>, 11> kVerbs = {{{Verb::kStall, "stall"},
                                                                        {Verb::kLatency, "latency"},
                                                                        {Verb::kDelay, "delay"},
                                                                        {Verb::kEio, "eio"},
+                                                                       {Verb::kFail, "fail"},
                                                                        {Verb::kShort, "short"},
                                                                        {Verb::kTruncate, "truncate"},
                                                                        {Verb::kVanish, "vanish"},
@@ -64,6 +68,7 @@ std::uint8_t default_operations(Verb verb) {
     case Verb::kDelay:
       return kAllOperations;
     case Verb::kEio:
+    case Verb::kFail:
     case Verb::kShort:
       return kReads;
     default:
@@ -73,6 +78,15 @@ std::uint8_t default_operations(Verb verb) {
 
 tl::unexpected<Error> wrong(std::string message) {
   return fail(Code::kInvalidArgument, std::move(message));
+}
+
+Result<int> parse_errno(std::string_view name) {
+  constexpr int kMostErrno = 133;
+  for (int number = 1; number <= kMostErrno; ++number) {
+    const char* const known = strerrorname_np(number);
+    if (known != nullptr && known == name) return number;
+  }
+  return wrong(fmt::format("'{}' is no errno such as ENODATA", name));
 }
 
 // Blanks separate words, unless they are between double quotes.
@@ -133,8 +147,13 @@ class Parser {
       case Verb::kDelay:
         if (auto time = read(parse_time(take()), order_.delay); !time) return time;
         return target_and_more();
-      case Verb::kStall:
+      case Verb::kFail:
+        if (auto error = read(parse_errno(take()), order_.error); !error) return error;
+        return target_and_more();
       case Verb::kEio:
+        order_.error = EIO;
+        return target_and_more();
+      case Verb::kStall:
       case Verb::kShort:
         return target_and_more();
       case Verb::kTruncate:
@@ -272,6 +291,7 @@ Result<Order> parse_order(std::string_view line) {
 std::string to_string(const Order& order) {
   std::string text(name_of(order.verb));
   if (order.verb == Verb::kDelay || order.verb == Verb::kLatency) text += " " + time_text(order.delay);
+  if (order.verb == Verb::kFail) text += fmt::format(" {}", strerrorname_np(order.error));
   text += to_string(order.target, order.verb);
   if (order.verb == Verb::kTruncate) text += " " + size_text(order.size);
   if (order.frequency == Frequency::kOnce) text += " once";

@@ -37,6 +37,7 @@ enum class Verb : std::uint8_t {
   kLatency,   // each request waits so long before the disk begins it; others go past it
   kDelay,     // requests take so much longer, and keep the head busy
   kEio,       // requests fail
+  kFail,      // the same, with any errno
   kShort,     // reads return less than was asked for
   kTruncate,  // the file or image ends at `size`
   kVanish,    // everything fails at once
@@ -53,6 +54,7 @@ struct Order {
   Frequency frequency = Frequency::kAlways;
   double probability = 1;
   Time delay{0};                        // of kDelay and kLatency
+  int error = 0;                        // of kEio and kFail
   std::optional<Time> lasting;          // from when the order is given
   std::uint64_t size = 0;               // of kTruncate
   std::optional<std::uint64_t> number;  // of kClear
