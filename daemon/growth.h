@@ -83,6 +83,11 @@ class GrowthWatch {
   static void remove(Follower& follower) {
     if (follower.is_linked()) follower.unlink();
   }
+  // It follows another file from now on, which nobody has looked at.
+  static void forget(Follower& follower) {
+    remove(follower);
+    follower.due_ns_ = 0;
+  }
   // One whose time has come, no longer waiting; null if there is none.
   [[nodiscard]] Follower* next(std::uint64_t now_ns) {
     if (waiting_.empty() || waiting_.front().due_ns_ > now_ns) return nullptr;

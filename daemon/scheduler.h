@@ -75,6 +75,12 @@ class Scheduler {
   }
   // Queued or not.
   static void remove(Schedulable& stream) { stream.leave(); }
+  // It reads something else from now on: its turn is over, and what it read said nothing of what comes.
+  static void forget(Schedulable& stream) {
+    remove(stream);
+    stream.turn_ends_ns_ = 0;
+    stream.is_hot_ = false;
+  }
 
   // The stream whose turn it is, taken out of its queue; null when nobody can be served.
   [[nodiscard]] Schedulable* next(std::uint64_t now_ns) {

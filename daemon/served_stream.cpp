@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cassert>
 #include <utility>
 
 #include "daemon/connection.h"
@@ -50,15 +51,7 @@ ServedStream::ServedStream(Connection& connection, std::uint32_t index)
 std::optional<const char*> ServedStream::open(const shm::Command& command, std::uint64_t now_ns) {
   if (state_ != State::kIdle) return "OPEN of a stream whose last generation has not ended";
   if (command.generation != generation_ + 1) return "OPEN with a generation out of order";
-  generation_ = command.generation;
-  command_ = command;
-  opened_ns_ = now_ns;
-  state_ = State::kQueued;
-  growth_ = Growth();
-  is_told_finished_ = false;
-  first_published_ = opened_ = false;
-  next_ = command.begin;
-  facts_.opened(command, now_ns);
+  begin_generation(command, now_ns);
   connection_->stream_opened();
   if (command.begin > INT64_MAX || command.end > INT64_MAX) {
     end_with(error_descriptor(Code::kOutOfRange, Detail::kRangeBeyondEnd, EOVERFLOW, 0, 0));
@@ -70,6 +63,28 @@ std::optional<const char*> ServedStream::open(const shm::Command& command, std::
     show(now_ns);
   }
   return std::nullopt;
+}
+
+// Nothing is left of the last generation but the slots that its client still holds.
+void ServedStream::begin_generation(const shm::Command& command, std::uint64_t now_ns) {
+  assert(file_ == nullptr && in_flight_ == 0 && reading_ == 0 && reads_.empty());
+  assert(accounted_ahead_ == 0 && !accounted_waiting_ && !is_queued() && !wants_visit());
+  generation_ = command.generation;
+  command_ = command;
+  opened_ns_ = now_ns;
+  state_ = State::kQueued;
+  next_ = command.begin;
+  ramp_ = 1;
+  visit_ramp_ = kFirstVisitBytes;
+  first_published_ = opened_ = false;
+  must_publish_ = false;
+  growth_ = Growth();
+  is_told_finished_ = false;
+  ahead_.start(command.begin, command.begin, now_ns);
+  terminal_ = {};
+  Scheduler::forget(*this);
+  GrowthWatch::forget(*this);
+  facts_.opened(command, now_ns);
 }
 
 std::optional<const char*> ServedStream::close(std::uint32_t generation) {
@@ -164,10 +179,7 @@ void ServedStream::on_opened(Operation& operation) {
   if ((command_.flags & shm::kOpenStatOnly) != 0 || (file_->begin == file_->end && !growth_.goes_on()))
     return end_with({.kind = DescriptorKind::kEnd});
   state_ = State::kReading;
-  next_ = file_->begin;
-  ramp_ = 1;
   ahead_.start(file_->begin, file_->end, now_ns);
-  visit_ramp_ = kFirstVisitBytes;
   if (waits_for_growth()) context_->growth.add(*this, now_ns, true);
   if (free_ == 0 || waits_for_growth())
     return publish();  // no chunk can follow: that every slot is still held is the reader's news

@@ -88,6 +88,7 @@ class ServedStream : public Schedulable, public Visitor, public Follower {
  private:
   using State = StreamState;
 
+  void begin_generation(const shm::Command& command, std::uint64_t now_ns);
   [[nodiscard]] std::uint32_t allowed_in_flight() const;
   [[nodiscard]] bool reads_ahead() const;
   [[nodiscard]] bool can_read() const;

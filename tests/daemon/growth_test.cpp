@@ -75,6 +75,13 @@ TEST_CASE("growth watch: the earliest first, and nobody looks twice within its i
   CHECK(watch.due_ns() == 1260 * kMs);
   GrowthWatch::remove(b);
   CHECK(watch.due_ns() == 0);
+  watch.add(b, 1270 * kMs);
+  CHECK(watch.due_ns() == 1260 * kMs + GrowthWatch::kLookNs);
+  GrowthWatch::forget(b);
+  CHECK(watch.due_ns() == 0);
+  watch.add(b, 1270 * kMs);
+  CHECK(watch.due_ns() == 1270 * kMs);
+  GrowthWatch::remove(b);
   {
     Follower gone;
     watch.add(gone, 1);

@@ -45,6 +45,23 @@ TEST_CASE("scheduler: first in, first out, opens and reads in turns, the starved
   CHECK(all_turns(scheduler) == std::vector<int>{5, 6});
 }
 
+TEST_CASE("scheduler: a stream that reads something else begins as one that has read nothing") {
+  Scheduler scheduler;
+  Named again(1);
+  Named other(2);
+  again.set_hot(true);
+  scheduler.enqueue(again, Scheduler::Place::kNew, 0);
+  CHECK(scheduler.next(0) == &again);  // its turn has begun
+  Scheduler::forget(again);
+  scheduler.enqueue(other, Scheduler::Place::kRead, 1);
+  scheduler.enqueue(again, Scheduler::Place::kRead, 1);
+  CHECK(scheduler.next(1) == &other);
+  CHECK(scheduler.next(1) == &again);
+  scheduler.enqueue(other, Scheduler::Place::kRead, Schedulable::kHotTurnNs + 1);
+  scheduler.enqueue(again, Scheduler::Place::kRead, Schedulable::kHotTurnNs + 1);
+  CHECK(scheduler.next(Schedulable::kHotTurnNs + 1) == &again);  // a whole turn, not that of a hot stream
+}
+
 TEST_CASE("scheduler: a stream that is removed or destroyed gets no turn") {
   Scheduler scheduler;
   auto gone = std::make_unique<Named>(1);

@@ -87,6 +87,30 @@ TEST_CASE("what a spinning disk was asked ahead of a stream that is closed early
   CHECK(problem_reading(client, file) == "");
 }
 
+// Of a recording that a stream had before, much was brought in.
+TEST_CASE("on a spinning disk a stat or an open that fails leaves in memory what is there of its recording") {
+  const Site site;
+  const RecordingFile cold = site.record({1, 1}, 8 * kSize);
+  const RecordingFile watched = site.record({1, 2}, 8 * kSize);
+  const DaemonProcess daemon = site.start({"--device-kind", "rotational"});
+  Client client = connect_to(daemon, {.streams = 1, .slots_per_stream = 4});
+  evict(watched.path);  // what has not been written back could not be given up
+  CHECK(problem_reading(client, watched) == "");
+  REQUIRE(part_in_memory(watched) > 0.99);
+  const bool is_stat = GENERATE(true, false);
+  CAPTURE(is_stat);
+  evict(cold.path);
+  CHECK(problem_reading(client, cold) == "");
+  if (is_stat) {
+    CHECK(client.stat(watched.id).has_value());
+  } else {
+    Stream beyond = open_stream(client, watched, 0, watched.size + 1);
+    CHECK(code_of(beyond.next()) == Code::kOutOfRange);
+  }
+  CHECK(problem_reading(client, cold, 0, 1) == "");  // the disk thread is done with the other by now
+  CHECK(part_in_memory(watched) > 0.99);
+}
+
 TEST_CASE("a dropping read leaves in memory what was there before") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, kSize);
