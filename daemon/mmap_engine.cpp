@@ -15,6 +15,15 @@ namespace {
 // How far ahead of a cold read the kernel is asked to read; renewed at half of it.
 constexpr std::uint64_t kReadahead = 1 << 20;
 
+// What is left of the read, in one call that waits for it.
+std::int64_t read_waiting(const Operation& operation, int flags) {
+  std::array<iovec, kMaxReadSlots> parts;
+  const auto count = static_cast<int>(operation.parts_left(parts));
+  const ssize_t result =
+      preadv2(operation.file->fd.get(), parts.data(), count, static_cast<off_t>(operation.position()), flags);
+  return result < 0 ? -errno : result;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<MmapEngine>> MmapEngine::create(const SampleDir& directory,
@@ -78,8 +87,19 @@ std::int64_t MmapEngine::open(Operation& operation) {
 }
 
 std::int64_t MmapEngine::read(Operation& operation) {
-  if (operation.file->cache == CachePolicy::kDrop) return read_dropping(operation);
-  if (const std::int64_t result = cache_.read(operation); result != -EAGAIN) return result;
+  const SampleFile& file = *operation.file;
+  if (file.cache == CachePolicy::kDrop) return read_dropping(operation);
+  if (file.has_pages) {
+    const std::int64_t result = read_pages(operation);
+    if (file.has_pages) return result;  // or else that has just turned out, and nothing was read
+  }
+  operation.asks_disk = true;
+  return read_waiting(operation, 0);
+}
+
+std::int64_t MmapEngine::read_pages(Operation& operation) {
+  const std::int64_t result = cache_.read(operation);
+  if (result != -EAGAIN || !operation.file->has_pages) return result;
   operation.asks_disk = true;
   const std::uint32_t left_in_slot = shm::kSlotBytes - operation.done % shm::kSlotBytes;
   const std::int64_t there = bring_in(*operation.file, operation.position(),
@@ -89,17 +109,11 @@ std::int64_t MmapEngine::read(Operation& operation) {
 
 // Nothing is brought in ahead of the copy: the read waits for its pages itself, and they go after it.
 std::int64_t MmapEngine::read_dropping(Operation& operation) {
-  std::array<iovec, kMaxReadSlots> parts;
-  const auto count = static_cast<int>(operation.parts_left(parts));
   operation.asks_disk = true;  // as far as can be told
   drop_behind_.before(operation);
-  const ssize_t result = preadv2(operation.file->fd.get(), parts.data(), count,
-                                 static_cast<off_t>(operation.position()), drop_behind_.flags());
-  if (result >= 0) {
-    drop_behind_.after(operation);
-    return result;
-  }
-  if (errno != EOPNOTSUPP || drop_behind_.flags() == 0) return -errno;
+  const std::int64_t result = read_waiting(operation, drop_behind_.flags());
+  if (result >= 0) drop_behind_.after(operation);
+  if (result != -EOPNOTSUPP || drop_behind_.flags() == 0) return result;
   drop_behind_.set_unsupported();
   return read_dropping(operation);
 }
@@ -129,12 +143,14 @@ void MmapEngine::advise(const SampleFile& file, std::uint64_t from, std::uint64_
                   static_cast<off_t>(std::min(request_bytes_, to - from)), POSIX_FADV_WILLNEED);
 }
 
-std::int64_t MmapEngine::wait_for(const SampleFile& file, std::uint64_t offset, std::uint32_t length) {
+std::int64_t MmapEngine::wait_for(SampleFile& file, std::uint64_t offset, std::uint32_t length) {
   auto position = static_cast<off_t>(offset);
   ssize_t sent = 0;
   do sent = sendfile(null_.get(), file.fd.get(), &position, length);
   while (sent < 0 && errno == EINTR);
-  return sent < 0 ? -errno : sent;
+  if (sent >= 0) return sent;
+  if (errno == EINVAL) file.has_pages = false;  // the file system knows no such call
+  return -errno;
 }
 
 }  // namespace nvr::daemon

@@ -3,7 +3,8 @@
 // with one.
 //
 // What is not in memory is brought in first by a system call that waits outside mmap_lock and returns a clean
-// EIO; then it is copied as everything is (page_cache.h). Disk thread only.
+// EIO; then it is copied as everything is (page_cache.h). A file system that has no pages to map, or none
+// that can be brought in that way, is read by preadv(). Disk thread only.
 #pragma once
 
 #include "daemon/closing.h"
@@ -41,10 +42,11 @@ class MmapEngine final : public Engine {
   std::int64_t perform(Operation& operation);
   std::int64_t open(Operation& operation);
   std::int64_t read(Operation& operation);
+  std::int64_t read_pages(Operation& operation);
   std::int64_t read_dropping(Operation& operation);
   void advise(const SampleFile& file, std::uint64_t from, std::uint64_t to) const;
   std::int64_t bring_in(SampleFile& file, std::uint64_t offset, std::uint32_t length);
-  std::int64_t wait_for(const SampleFile& file, std::uint64_t offset, std::uint32_t length);
+  std::int64_t wait_for(SampleFile& file, std::uint64_t offset, std::uint32_t length);
   std::int64_t prefetch(Operation& operation);
 
   const SampleDir* directory_;

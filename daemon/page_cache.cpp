@@ -116,7 +116,7 @@ std::int64_t PageCache::read(Operation& operation) {
     if (result != -EOPNOTSUPP) return result;
     file.reads_nowait = false;
   }
-  if (const std::int64_t mapped = map(file); mapped != 0) return mapped;
+  if (!map(file)) return -EAGAIN;
   return read_mapped(operation, resident_end(file, operation.position(), operation.position() + 1));
 }
 
@@ -143,7 +143,7 @@ std::int64_t PageCache::read_brought_in(Operation& operation, std::uint32_t leng
   if (file.reads_nowait)
     if (const std::int64_t result = read_nowait(operation); result != -EAGAIN) return result;
   // Reclaimed at once, or there is no telling.
-  if (const std::int64_t mapped = map(file); mapped != 0) return mapped;
+  if (!map(file)) return -EAGAIN;
   return read_mapped(operation, operation.position() + length);
 }
 
@@ -182,12 +182,11 @@ std::int64_t PageCache::read_mapped(Operation& operation, std::uint64_t end) {
   return static_cast<std::uint64_t>(size) <= begin ? 0 : -EIO;
 }
 
-std::int64_t PageCache::map(SampleFile& file) {
-  if (file.map != nullptr) return 0;
-  auto mapped = maps_.map(file, shm::now_ns());
-  if (!mapped) return -mapped.error().sys_errno;
-  file.map = std::move(*mapped);
-  return 0;
+// FUSE with direct_io cannot be mapped (ENODEV). Whatever the reason is, the file can be read without.
+bool PageCache::map(SampleFile& file) {
+  if (file.map == nullptr && file.has_pages) file.map = maps_.map(file, shm::now_ns()).value_or(nullptr);
+  file.has_pages = file.map != nullptr;
+  return file.has_pages;
 }
 
 }  // namespace nvr::daemon

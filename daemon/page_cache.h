@@ -28,8 +28,8 @@ class PageCache {
   PageCache();
 
   // Copies what is in memory of what is left of the read, up to the first page that is not. Bytes copied, at
-  // least 1; 0: the file ends there; -EAGAIN: the first page is not in memory, or nobody can tell; or another
-  // negative errno.
+  // least 1; 0: the file ends there; -EAGAIN: the first page is not in memory, or nobody can tell, or the
+  // file has no pages (SampleFile::has_pages); or another negative errno.
   [[nodiscard]] std::int64_t read(Operation& operation);
   // The same, of files that are mapped because they are read again and again: for an engine whose own reads
   // do not wait for what is in memory either. read_hot() copies all that is left of the read or, with
@@ -40,7 +40,7 @@ class PageCache {
   // The same by system call alone: leaves no trace. `flags` besides RWF_NOWAIT.
   [[nodiscard]] static std::int64_t read_nowait(Operation& operation, int flags = 0);
   // The next `length` bytes of it, which have just been brought in: now a fault is the better risk than to
-  // bring them in for ever. Bytes copied, 0, or a negative errno other than -EAGAIN.
+  // bring them in for ever. Bytes copied, 0, or a negative errno; -EAGAIN only of a file without pages.
   [[nodiscard]] std::int64_t read_brought_in(Operation& operation, std::uint32_t length);
 
   // To be called when the disk thread has nothing to do: gives back what is not in use. Returns after how
@@ -49,7 +49,7 @@ class PageCache {
 
  private:
   static std::int64_t read_mapped(Operation& operation, std::uint64_t end);
-  [[nodiscard]] std::int64_t map(SampleFile& file);
+  [[nodiscard]] bool map(SampleFile& file);
 
   FileMaps maps_;
 };

@@ -34,6 +34,7 @@ struct SampleFile {
 
   std::span<std::byte> window;  // the slots that all of it is read into
 
+  bool has_pages = true;       // as far as is known, its pages can be brought in and mapped
   bool extents_known = false;  // where its bytes lie on the disk has been read into memory
 
   // place_on_disk()'s own: a stretch that lies on the disk in one piece. Length 0: none is known.

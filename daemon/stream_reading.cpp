@@ -51,7 +51,7 @@ void ServedStream::reschedule(std::uint64_t now_ns) {
 
 // On a spinning disk; without it, and past the page cache, reads go to the disk themselves.
 bool ServedStream::reads_ahead() const {
-  return context_->plan != nullptr && command_.cache == CachePolicy::kNormal;
+  return context_->plan != nullptr && command_.cache == CachePolicy::kNormal && file_->has_pages;
 }
 
 // Would the stream's next read be served, other than by a visit?

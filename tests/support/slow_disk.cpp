@@ -6,6 +6,30 @@
 #include "tools/slowdisk/control.h"
 
 namespace nvr::test {
+namespace {
+
+std::vector<std::string> command(std::string backing, std::string directory, std::string control,
+                                 const std::vector<std::string>& options) {
+  std::vector<std::string> words = {path_of_slowdisk(),
+                                    "serve",
+                                    std::move(backing),
+                                    std::move(directory),
+                                    "--control",
+                                    std::move(control),
+                                    "--forget-at-open",
+                                    "--seek",
+                                    "0",
+                                    "--seek-shortest",
+                                    "0",
+                                    "--rotation",
+                                    "0",
+                                    "--bandwidth",
+                                    "0"};
+  words.insert(words.end(), options.begin(), options.end());
+  return words;
+}
+
+}  // namespace
 
 std::optional<std::string> SlowDisk::missing() {
   if (path_of_slowdisk().empty()) return "nvr-slowdisk was not built: libfuse3-dev is missing";
@@ -14,10 +38,9 @@ std::optional<std::string> SlowDisk::missing() {
   return std::nullopt;
 }
 
-SlowDisk::SlowDisk(std::string directory)
-    : server_("nvr-slowdisk", {.argv = {path_of_slowdisk(), "serve", backing_.path(), std::move(directory),
-                                        "--control", control_ / "control", "--forget-at-open", "--seek", "0",
-                                        "--seek-shortest", "0", "--rotation", "0", "--bandwidth", "0"}}) {
+SlowDisk::SlowDisk(std::string directory, const std::vector<std::string>& options)
+    : server_("nvr-slowdisk",
+              {.argv = command(backing_.path(), std::move(directory), control_ / "control", options)}) {
   server_.require_ready("ready");
 }
 
@@ -44,6 +67,10 @@ void SlowDisk::wait_until_stuck(RecordingId id) {
 void SlowDisk::set_read_latency(std::chrono::microseconds latency) {
   latency_ = "latency " + std::to_string(latency.count()) + "us reads";
   order(latency_);
+}
+std::uint64_t SlowDisk::bytes_read() {
+  const std::string status = order("status");  // "done: 5 requests, 4096 bytes read, ..."
+  return std::stoull(status.substr(status.find(',') + 1));
 }
 void SlowDisk::release() {
   order("clear");

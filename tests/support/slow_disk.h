@@ -5,6 +5,7 @@
 #include <chrono>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "nvr/recording.h"
 #include "tests/support/environment.h"
@@ -19,8 +20,8 @@ class SlowDisk {
   [[nodiscard]] static std::optional<std::string> missing();
 
   // Mounts it at `directory`, which exists and is empty. Make the files in backing(), before they are first
-  // asked for.
-  explicit SlowDisk(std::string directory);
+  // asked for. `options`: more of nvr-slowdisk's.
+  explicit SlowDisk(std::string directory, const std::vector<std::string>& options = {});
   // Releases what hangs, and unmounts.
   ~SlowDisk() = default;
   SlowDisk(const SlowDisk&) = delete;
@@ -37,6 +38,8 @@ class SlowDisk {
   void wait_until_stuck(RecordingId id);
   // From now on every read takes this long, however many there are at a time. release() does not change it.
   void set_read_latency(std::chrono::microseconds latency);
+  // Bytes that were read from it so far.
+  [[nodiscard]] std::uint64_t bytes_read();
   // Nothing hangs and nothing fails any more.
   void release();
 

@@ -78,6 +78,32 @@ int errno_of(long result) {
   return result < 0 ? errno : 0;
 }
 
+// File systems without splice_read(): sendfile() is EINVAL.
+TEST_CASE("a file system that knows neither sendfile nor RWF_NOWAIT is read all the same", "[mmap]") {
+  constexpr std::uint32_t kNowait = 8;
+  const DeniedCall no_sendfile = {.number = SYS_sendfile, .error = EINVAL};
+  const DeniedCall no_nowait = {
+      .number = SYS_preadv2,
+      .error = EOPNOTSUPP,
+      .arguments = {{.index = 5, .least = kNowait, .most = kNowait, .mask = kNowait}}};
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 3'000'007);
+  const bool has_nowait = GENERATE(true, false);
+  const char* const kind = GENERATE("solid", "rotational");
+  CAPTURE(has_nowait, kind);
+  DaemonOptions options = site.options({"--device-kind", kind});
+  options.restrictions.denied = {no_sendfile};
+  if (!has_nowait) options.restrictions.denied.push_back(no_nowait);
+  const DaemonProcess daemon(options);
+  Client client = connect_to(daemon, {.streams = 2, .slots_per_stream = 8});
+  for (int i = 0; i < 3; ++i) {
+    evict(file.path);
+    CHECK(problem_with(client, file, CachePolicy::kNormal, 12'345) == "");
+    CHECK(problem_with(client, file, CachePolicy::kDrop, 0) == "");
+    CHECK(problem_with(client, file, CachePolicy::kNormal, 0) == "");
+  }
+}
+
 TEST_CASE("older kernel: the calls are denied, and their neighbours are not") {
   ClientProcess child = ClientProcess::start([](const Reporter&) {
     Reporter::require(impose({.denied = {kNoCachestat, kNoPeerPidfd, kNoPassRights, kNoDontCache, kNoLandlock,
