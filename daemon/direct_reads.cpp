@@ -21,7 +21,7 @@ constexpr std::uint32_t kPage = 4096;
 DirectRead plan_direct_read(const Operation& operation) {
   const std::uint64_t align = operation.file->dio_align;
   const std::uint64_t position = operation.position();
-  const std::uint32_t left = operation.length - operation.done;
+  const std::uint32_t left = operation.left();
   const auto skip = static_cast<std::uint32_t>(position % align);
   const auto whole = static_cast<std::uint32_t>(left / align * align);
   // Slots begin at pages, so what is aligned in the read is aligned in memory.
@@ -47,7 +47,7 @@ void BounceBuffer::Free::operator()(std::byte* memory) const {
 std::int64_t BounceBuffer::deliver(const DirectRead& read, std::int64_t result,
                                    const Operation& operation) const {
   if (result <= read.skip) return std::min<std::int64_t>(result, 0);
-  const std::int64_t count = std::min<std::int64_t>(result - read.skip, operation.length - operation.done);
+  const std::int64_t count = std::min<std::int64_t>(result - read.skip, operation.left());
   std::array<iovec, kMaxReadSlots> parts;
   const std::uint32_t part_count = operation.parts_left(parts);
   const std::byte* from = memory_.get() + read.skip;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "daemon/error_descriptor.h"
+#include "daemon/page_cache.h"
 #include "shm/clock.h"
 #include "shm/command.h"
 #include "shm/step.h"
@@ -281,8 +282,9 @@ void DiskService::complete(const Completion& completion) {
   (is_open ? statistics_.open_time : statistics_.read_time).record_ns(duration_ns);
   if (!is_open && completion.result != -EAGAIN)
     (operation.asks_disk ? statistics_.disk_time : statistics_.memory_time).record_ns(duration_ns);
-  report_if_remarkable(operation, completion.result, duration_ns);
-  if (goes_on(operation, completion.result)) {
+  const bool is_shorter = try_shorter(operation, completion.result);
+  report_if_remarkable(operation, is_shorter ? 0 : completion.result, duration_ns);
+  if (is_shorter || goes_on(operation, completion.result)) {
     stream.on_progress(operation);
     hand_over(operation, now_ns);
     return;
@@ -327,6 +329,16 @@ void DiskService::show_plan() {
   statistics_.visit_ns.set(model.visit_ns());
   statistics_.efficiency_ppm.set(static_cast<std::uint64_t>(model.efficiency() * 1e6));
   statistics_.ahead_bytes.set(plan_->ahead_bytes);
+}
+
+// One block that cannot be read fails all of a read past the page cache. True: the operation asks for less
+// now, so that what lies before that block is read, and the block is known.
+bool DiskService::try_shorter(Operation& operation, std::int64_t result) {
+  if (operation.kind != Operation::Kind::kRead || result >= 0 || !is_disk_error(static_cast<int>(-result)) ||
+      !operation.stream->is_reading())
+    return false;
+  const std::uint32_t block = block_of(*operation.file);
+  return block > 0 && operation.shorten(block);
 }
 
 // Accounts for what the engine returned. True: the operation is not done, submit it again. A read goes on

@@ -88,6 +88,7 @@ class DiskService {
   void complete(const Completion& completion);
   void report_if_remarkable(const Operation& operation, std::int64_t result, std::uint64_t duration_ns);
   void show_plan();
+  [[nodiscard]] static bool try_shorter(Operation& operation, std::int64_t result);
   [[nodiscard]] bool goes_on(Operation& operation, std::int64_t result);
 
   Engine& engine_;

@@ -278,7 +278,7 @@ void IoUringEngine::submit_direct(Operation& operation) {
   }
   if (!std::exchange(file.is_registered, true)) file.buffer = windows_.add(ring_, file.window);
   std::uint32_t count = operation.parts_left(request.parts);
-  std::uint32_t unaligned = operation.length - operation.done - read.length;
+  std::uint32_t unaligned = operation.left() - read.length;
   for (; unaligned >= request.parts[count - 1].iov_len; --count)
     unaligned -= static_cast<std::uint32_t>(request.parts[count - 1].iov_len);
   request.parts[count - 1].iov_len -= unaligned;

@@ -32,6 +32,8 @@ inline constexpr std::uint32_t kMaxReadSlots = shm::kMaxSlots;
 
 struct Operation : boost::intrusive::list_base_hook<> {
   enum class Kind : std::uint8_t { kOpen, kPrefetch, kRead };
+  // From a window to a block in four tries, for a drive may take seconds for each that fails.
+  static constexpr std::uint32_t kShorter = 16;
 
   std::uint32_t index = 0;         // in its pool, and in the InFlight table
   ServedStream* stream = nullptr;  // whose it is; outlives the operation
@@ -61,6 +63,7 @@ struct Operation : boost::intrusive::list_base_hook<> {
   }
 
   std::uint32_t done = 0;       // bytes read so far
+  std::uint32_t most = 0;       // bytes that the engine asks for at a time, after shorten(); 0: all
   std::uint32_t published = 0;  // slots of it that the client has been shown
   std::uint32_t retries = 0;    // of EAGAIN
   bool quarantined = false;     // its stream has ended; the slots are nobody's until the engine lets go
@@ -77,19 +80,33 @@ struct Operation : boost::intrusive::list_base_hook<> {
 
   // File offset of the next byte to read.
   [[nodiscard]] std::uint64_t position() const { return offset + done; }
+  // Bytes to ask for now.
+  [[nodiscard]] std::uint32_t left() const {
+    return most == 0 ? length - done : std::min(most, length - done);
+  }
+  // What is left could not be read as a whole: asks for less from now on, up to the end of a block. False: it
+  // was one block already.
+  [[nodiscard]] bool shorten(std::uint32_t block) {
+    const auto in_block = static_cast<std::uint32_t>(position() % block);
+    if (left() <= block - in_block) return false;
+    most = std::max(left() / kShorter / block * block, block) - in_block;
+    retries = 0;
+    return true;
+  }
   // Where the bytes from file offset `at` on go, as far as the slot reaches.
   [[nodiscard]] std::span<std::byte> target_of(std::uint64_t at) const {
     const auto place = static_cast<std::uint32_t>(at - offset);
     const std::uint32_t in_slot = place % shm::kSlotBytes;
     return {targets[place / shm::kSlotBytes] + in_slot, std::min(shm::kSlotBytes - in_slot, length - place)};
   }
-  // Where what is left of the read goes: one part per run of slots that lie side by side. Returns how many.
+  // Where left() bytes of the read go: one part per run of slots that lie side by side. Returns how many.
   [[nodiscard]] std::uint32_t parts_left(std::array<iovec, kMaxReadSlots>& parts) const {
     std::uint32_t count = 0;
-    for (std::uint32_t at = done; at < length;) {
+    const std::uint32_t end = done + left();
+    for (std::uint32_t at = done; at < end;) {
       const std::uint32_t in_slot = at % shm::kSlotBytes;
       std::byte* const target = targets[at / shm::kSlotBytes] + in_slot;
-      const std::uint32_t part = std::min(shm::kSlotBytes - in_slot, length - at);
+      const std::uint32_t part = std::min(shm::kSlotBytes - in_slot, end - at);
       iovec* const last = count > 0 ? &parts[count - 1] : nullptr;
       if (last != nullptr && static_cast<std::byte*>(last->iov_base) + last->iov_len == target)
         last->iov_len += part;
@@ -130,7 +147,8 @@ class OperationPool {
     operation.stream = nullptr;
     operation.file = nullptr;
     operation.opened.reset();
-    operation.done = operation.published = operation.retries = operation.slot_count = operation.length = 0;
+    operation.done = operation.most = operation.published = operation.retries = 0;
+    operation.slot_count = operation.length = 0;
     operation.finished = operation.quarantined = operation.drops = operation.only_memory = false;
     operation.copied = nullptr;
     operation.lane = Operation::Lane::kNone;

@@ -102,6 +102,16 @@ void read_as_told(SampleFile& file) {
   if (!std::exchange(file.reads_as_told, true)) posix_fadvise(file.fd.get(), 0, 0, POSIX_FADV_RANDOM);
 }
 
+std::uint32_t block_of(SampleFile& file) {
+  constexpr std::uint32_t kSector = 512;  // of any disk, if that; where a FUSE program reads from is unknown
+  if (file.dio_align > 0) return file.dio_align;
+  if (file.has_pages) {
+    const auto page = shm::Mapping::create(file.fd.get(), 0, 1, shm::Access::kReadOnly, "a recording");
+    file.has_pages = page || page.error().sys_errno != ENODEV;
+  }
+  return file.has_pages ? 0 : kSector;
+}
+
 PageCache::PageCache() {
   install_sigbus_handler();
 }

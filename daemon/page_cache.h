@@ -23,6 +23,10 @@ enum class Presence : std::uint8_t { kNone, kSome, kAll };
 // out of turn, of any length (read_ahead_kb), and given back by nobody.
 void read_as_told(SampleFile& file);
 
+// The file's bytes that can be read, or not, by themselves, past the page cache. 0 where reads go through it:
+// they come as far as they can, a page at a time.
+[[nodiscard]] std::uint32_t block_of(SampleFile& file);
+
 class PageCache {
  public:
   PageCache();

@@ -87,6 +87,34 @@ TEST_CASE("direct reads: of what bounces the client gets what it asked for, and 
   CHECK(read.memory[1000] == std::byte{0xee});
 }
 
+TEST_CASE("a read that failed asks for less, up to the end of a block, down to one block") {
+  SampleFile file;
+  file.dio_align = 512;
+  OneSlot read(file, 1000, 60'000);
+  Operation& operation = read.operation;
+  std::array<iovec, kMaxReadSlots> parts;
+  CHECK(operation.left() == 60'000);
+  CHECK(operation.shorten(512));  // 60000 / 16, in whole blocks, less what is left of the first one
+  CHECK(operation.left() == 7 * 512 - 488);
+  CHECK((operation.position() + operation.left()) % 512 == 0);
+  REQUIRE(operation.parts_left(parts) == 1);
+  CHECK(parts[0].iov_len == operation.left());
+  CHECK(plan_direct_read(operation).offset + plan_direct_read(operation).length == 1000 + operation.left());
+  CHECK(operation.shorten(512));
+  CHECK(operation.left() == 24);
+  CHECK_FALSE(operation.shorten(512));
+  operation.done = 24;
+  CHECK_FALSE(operation.shorten(512));
+  operation.done = 59'990;
+  CHECK(operation.left() == 10);
+  BounceBuffer buffer;
+  std::fill_n(buffer.get(shm::kSlotBytes), 4096, std::byte{1});
+  operation.done = 24;
+  CHECK(buffer.deliver({.offset = 1024, .length = 512, .skip = 0, .bounces = true}, 512, operation) == 24);
+  CHECK(read.memory[47] == std::byte{1});
+  CHECK(read.memory[48] == std::byte{0xee});
+}
+
 TEST_CASE("direct reads: a registered window's place is free again when its stream has ended") {
   io_uring ring = {};
   if (const int error = io_uring_queue_init(4, &ring, 0); error != 0)

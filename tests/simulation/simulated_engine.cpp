@@ -101,6 +101,7 @@ std::int64_t SimulatedEngine::perform(Operation& operation) {
     return -EAGAIN;
   const bool is_open = operation.kind == Operation::Kind::kOpen;
   const std::int64_t result = is_open ? open(operation) : read(operation);
+  if (!is_open && result < 0) ++failed_reads_;
   if (result <= 0 || operation.done + result == operation.length) retries_.erase(&operation);
   return result;
 }
@@ -115,6 +116,7 @@ std::int64_t SimulatedEngine::open(Operation& operation) {
   operation.opened->device = 1;
   operation.opened->inode = id;
   operation.opened->size = file->second.size;
+  operation.opened->dio_align = file->second.block;
   if (file->second.fd >= 0) operation.opened->fd.reset(fcntl(file->second.fd, F_DUPFD_CLOEXEC, 0));
   open_[operation.opened.get()] = id;
   return 0;
@@ -126,8 +128,9 @@ std::int64_t SimulatedEngine::read(Operation& operation) {
   const std::uint64_t position = operation.position();
   if (position >= file.size) return 0;
   if (position >= file.bad_at) return -file.error;
-  std::uint64_t count = std::min(
-      {std::uint64_t{operation.length} - operation.done, file.size - position, file.bad_at - position});
+  std::uint64_t count = std::min(std::uint64_t{operation.left()}, file.size - position);
+  if (file.block > 0 && (position + count - 1) / file.block * file.block >= file.bad_at) return -file.error;
+  count = std::min(count, file.bad_at - position);
   if (count > 1 && happens(random_, faults_.short_read)) count = 1 + upto(random_, count - 2);
   const bool has_slots = operation.kind == Operation::Kind::kRead;
   for (std::uint64_t done = 0; has_slots && done < count;) {

@@ -30,6 +30,7 @@ struct SimulatedFile {
   std::uint64_t bad_at = UINT64_MAX;  // from there on nothing can be read ...
   int error = EIO;                    // ... but this
   int open_error = 0;                 // nor can it be opened
+  std::uint32_t block = 0;            // past the page cache a bad one fails all of a read; divides `bad_at`
   int fd = -1;                        // of a file as long: whoever follows it looks there
 };
 
@@ -73,6 +74,7 @@ class SimulatedEngine final : public daemon::Engine {
   [[nodiscard]] std::size_t open_files() const { return open_.size(); }
   [[nodiscard]] std::uint64_t opens() const { return opens_; }
   [[nodiscard]] std::uint64_t reads() const { return reads_; }
+  [[nodiscard]] std::uint64_t failed_reads() const { return failed_reads_; }
   [[nodiscard]] std::uint32_t last_length() const { return last_length_; }  // of the reads
   // Is any operation in flight that writes to [begin, end)?
   [[nodiscard]] bool writes_to(const std::byte* begin, const std::byte* end) const;
@@ -101,6 +103,7 @@ class SimulatedEngine final : public daemon::Engine {
   std::map<const daemon::SampleFile*, std::uint64_t> open_;
   std::uint64_t opens_ = 0;
   std::uint64_t reads_ = 0;
+  std::uint64_t failed_reads_ = 0;
   std::uint32_t last_length_ = 0;
   std::string problem_;
 };

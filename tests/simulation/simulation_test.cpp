@@ -212,6 +212,10 @@ std::string problem_of_seed(std::uint64_t seed, std::uint64_t& chunks) {
     file.size = 1 + upto(choice, 20 * kSlotBytes);
     if (happens(choice, 0.2)) file.bad_at = upto(choice, file.size - 1);
     if (happens(choice, 0.5)) file.error = ETIMEDOUT;
+    if (file.bad_at != UINT64_MAX && happens(choice, 0.5)) {
+      file.block = 512;
+      file.bad_at = file.bad_at / file.block * file.block;
+    }
   }
   const auto geometry = [&]() -> shm::Geometry {
     return {.streams = static_cast<std::uint32_t>(1 + upto(choice, 3)),
@@ -239,7 +243,7 @@ std::string problem_of_seed(std::uint64_t seed, std::uint64_t& chunks) {
   // Whatever was stuck comes back; then every stream must end, and nothing be left over.
   run.engine().release_all();
   for (const auto& member : run.members()) member.client->finish();
-  for (int i = 0; i < 100'000 && !run.all_idle() && run.problem().empty(); ++i) run.step();
+  for (int i = 0; i < 1'000'000 && !run.all_idle() && run.problem().empty(); ++i) run.step();
   for (const auto& member : run.members()) chunks += member.client->chunks();
   if (!run.problem().empty()) return run.problem();
   if (!run.all_idle()) return "a stream waits for ever";
@@ -576,6 +580,34 @@ TEST_CASE("simulation: every errno of the disk is DataLoss there, and reported")
   CHECK(report.operation.offset == 2 * kSlotBytes + 5);
   CHECK(report.length == 2 * kSlotBytes - 5);  // what was left of the read
   CHECK(report.connection == 1);
+}
+
+TEST_CASE("simulation: past the page cache an error is found by four tries, and reported once") {
+  Run run(test_random()(), 1, {});
+  const std::uint64_t bad_at = 13 * kSlotBytes + 9 * 512;
+  run.files()[1] = {.size = 16 * kSlotBytes, .bad_at = bad_at, .block = 512};
+  SimulatedClient& client = run.add_client({.streams = 1, .slots = 16});
+  const std::uint64_t begin = GENERATE(std::uint64_t{0}, std::uint64_t{512}, std::uint64_t{12'345});
+  CAPTURE(begin);
+  client.open_range(0, 1, begin, 16 * kSlotBytes);
+  run.settle();
+  client.take_all(0);
+  REQUIRE(client.last_terminal(0));
+  CHECK(client.last_terminal(0)->code == static_cast<std::uint16_t>(Code::kDataLoss));
+  CHECK(client.last_terminal(0)->offset == bad_at);
+  CHECK(client.bytes(0) == (bad_at - begin) / kSlotBytes * kSlotBytes);
+  CHECK(run.engine().failed_reads() <= 4);
+  REQUIRE(run.reports().size() == 1);
+  CHECK(run.reports()[0].operation.offset == bad_at);
+  client.give_back_all(0);
+  run.settle();
+
+  run.files()[2].size = 5 * kSlotBytes;  // nothing of the short tries is left for the next
+  const std::uint64_t before = run.engine().reads();
+  client.open_range(0, 2, 0, 5 * kSlotBytes);
+  run.settle();
+  CHECK(run.engine().reads() - before == 2);
+  CHECK(run.problem() == "");
 }
 
 TEST_CASE("simulation: opens and errors are counted by what became of them, in every generation") {

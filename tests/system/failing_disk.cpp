@@ -122,6 +122,38 @@ TEST_CASE("a bad sector ends the streams that need it, there, and no others") {
   CHECK(problem_reading(client, file) == "");  // the drive has remapped it
 }
 
+TEST_CASE("a bad sector costs a direct read no byte before it, and is told to the block", "[io_uring]") {
+  if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
+  FailingDisk lab(1);
+  const RecordingFile& file = lab.files[0];
+  lab.disk.order("eio file samples/" + file_name_of(file.id) + " 1M-1028K");
+  const char* const kind = GENERATE("solid", "rotational");
+  CAPTURE(kind);
+  const DaemonProcess& daemon = lab.start({"--device-kind", kind});
+  Client client = connect_to(daemon, {.streams = 1, .slots_per_stream = 32});
+  std::uint64_t errors = 0;
+  for (const std::uint64_t begin : {std::uint64_t{0}, std::uint64_t{512}, std::uint64_t{12'345}}) {
+    CAPTURE(begin);
+    Stream stream =
+        open_stream(client, {.recording = file.id, .begin = begin, .cache = CachePolicy::kDirect});
+    ChunkChecker checker(file, begin, file.size);
+    const Outcome outcome = drain(stream, &checker);
+    CHECK(outcome.problem == "");
+    REQUIRE(outcome.error.has_value());
+    CHECK(outcome.error->code == Code::kDataLoss);
+    CHECK(outcome.error->offset == kMiB);
+    CHECK(outcome.bytes == (kMiB - begin) / kChunkBytes * kChunkBytes);
+    CHECK(daemon.total("errors") == ++errors);
+    Stream behind =
+        open_stream(client, {.recording = file.id, .begin = 1028 << 10, .cache = CachePolicy::kDirect});
+    CHECK(problem_reading(behind, file, 1028 << 10, file.size) == "");
+  }
+  // A drive takes seconds for each try at such a place.
+  const std::string status = lab.disk.order("status");
+  CAPTURE(status);
+  CHECK(std::stoull(status.substr(status.find("read, ") + 6)) <= 5 * errors);
+}
+
 TEST_CASE("a disk that has vanished is an error and not a hang, and serves again when it is back") {
   if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
   FailingDisk lab(3);

@@ -86,5 +86,30 @@ TEST_CASE("a file system that cannot be mapped: streams side by side, short read
   CHECK(checker.next_offset() == 1'000'000 / kChunkBytes * kChunkBytes);
 }
 
+TEST_CASE("a file system that cannot be mapped: a bad sector costs no byte before it") {
+  if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
+  Uncached lab;
+  constexpr std::uint64_t kBad = (1 << 20) + 512;
+  lab.disk.order("eio file " + file_name_of(lab.file.id) + " " + std::to_string(kBad) + "-" +
+                 std::to_string(kBad + 512));
+  const DaemonProcess daemon = lab.site.start();
+  Client client = connect_to(daemon, {.streams = 1, .slots_per_stream = 32});
+  for (const CachePolicy cache : {CachePolicy::kNormal, CachePolicy::kDrop}) {
+    for (const std::uint64_t begin : {std::uint64_t{0}, std::uint64_t{12'345}}) {
+      CAPTURE(begin);
+      Stream stream = open_stream(client, {.recording = lab.file.id, .begin = begin, .cache = cache});
+      ChunkChecker checker(lab.file, begin, kSize);
+      const Outcome outcome = drain(stream, &checker);
+      CHECK(outcome.problem == "");
+      REQUIRE(outcome.error.has_value());
+      CHECK(outcome.error->code == Code::kDataLoss);
+      CHECK(outcome.error->sys_errno == EIO);
+      CHECK(outcome.error->offset == kBad);
+      CHECK(outcome.bytes == (kBad - begin) / kChunkBytes * kChunkBytes);
+    }
+  }
+  CHECK(problem_reading(client, lab.file, CachePolicy::kNormal, kBad + 512, kSize) == "");
+}
+
 }  // namespace
 }  // namespace nvr::test
