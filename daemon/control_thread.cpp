@@ -181,11 +181,12 @@ void ControlThread::count_peers() {
   statistics_.held_bytes.set(totals.held_bytes);
   statistics_.stalled_ns.set(stall_clock_.stalled_ns());
   statistics_.refuses_opens.set(breaker_.refuses() ? 1 : 0);
+  statistics_.lost_lines.set(lost_lines());
 }
 
 // Everything that this needs has been opened, and no client has been heard yet.
 void ControlThread::confine(const DirectoryOpened& opened) {
-  Confinement control = confine_control_thread(peers_->owned_path());
+  Confinement control = weaker_of(confine_control_thread(peers_->owned_path()), log_confinement());
   if (metrics_server_) control = weaker_of(control, metrics_server_->confinement());
   const int error = filter_system_calls({.io_uring = opened.engine == "io_uring",
                                          .notifies = getenv("NOTIFY_SOCKET") != nullptr,
@@ -201,7 +202,7 @@ void ControlThread::give_up(const Error& error) {
   spdlog::error("{}", text);
   sd_notifyf(0, "STATUS=%s", text.c_str());
   peers_->end_all({.code = Code::kUnavailable, .message = text});
-  spdlog::shutdown();
+  finish_log();
   _exit(1);
 }
 
@@ -209,7 +210,7 @@ void ControlThread::stop() {
   spdlog::info("stopping on a signal");
   sd_notify(0, "STOPPING=1\nSTATUS=Stopping");
   peers_->end_all({.code = Code::kUnavailable, .message = "the daemon is stopping"});
-  spdlog::shutdown();
+  finish_log();
   _exit(0);
 }
 
@@ -339,6 +340,7 @@ std::string ControlThread::status() const {
                               .refused = totals.refused,
                               .violations = totals.violations,
                               .held_bytes = totals.held_bytes,
+                              .lost_lines = lost_lines(),
                               .admission = peers_->admission(),
                               .disk = disk_->statistics(),
                               .connections = connections()};

@@ -1,6 +1,6 @@
 // The daemon's log, on stderr: for people on a terminal or in a file; for the journal, if that is where
-// stderr goes, without what the journal knows itself. Control thread only: the disk thread never logs, since
-// whoever reads stderr may be slow.
+// stderr goes, without what the journal knows itself. Control thread only. Nothing here waits for the reader
+// of stderr: lines go through a LogQueue.
 #pragma once
 
 #include <spdlog/spdlog.h>
@@ -10,14 +10,26 @@
 #include <utility>
 
 #include "daemon/log_limiter.h"
+#include "daemon/sandbox.h"
+#include "nvr/error.h"
 
 namespace nvr::daemon {
 
-// Once, before anything is logged. `level`: as --log-level has it.
-void set_up_log(const std::string& level);
+// Once, before anything is logged, with the signals blocked that the log's thread is to block. `level`: as
+// --log-level has it. `confine`: that thread gives up what it does not need.
+[[nodiscard]] Result<void> set_up_log(const std::string& level, bool confine);
 
-// Why the daemon ends without having served: said at every log level.
+// What became of that.
+[[nodiscard]] Confinement log_confinement();
+
+// Why the daemon ends without having served: said at every log level. finish_log() included.
 void say_why_it_ends(const std::string& why);
+
+// At the end of the process: gives the reader of stderr a moment to take what is left, and no more.
+void finish_log();
+
+// Lines that the reader of stderr was too slow for, or that could not be written.
+[[nodiscard]] std::uint64_t lost_lines();
 
 [[nodiscard]] bool admits_line(LogKind kind);
 

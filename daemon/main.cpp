@@ -47,13 +47,15 @@ nvr::shm::UniqueFd block_signals() {
 
 int main(int argc, char** argv) {
   nvr::daemon::Options options = nvr::daemon::parse_options(argc, argv);
-  nvr::daemon::set_up_log(options.log_level);
+  nvr::shm::UniqueFd signals = block_signals();
   set_descriptor_limit(options.max_clients, !options.metrics.empty());
   // A client of the same user could otherwise write to our memory through /proc/<pid>/mem.
   prctl(PR_SET_DUMPABLE, 0);
   if (options.sandbox) prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  if (auto set_up = nvr::daemon::set_up_log(options.log_level, options.sandbox); !set_up)
+    fail_to_start(set_up.error());
 
   if (auto taken = nvr::daemon::take_passed_listener(options); !taken) fail_to_start(taken.error());
-  auto control = nvr::daemon::ControlThread::create(std::move(options), block_signals());
+  auto control = nvr::daemon::ControlThread::create(std::move(options), std::move(signals));
   fail_to_start(control ? (*control)->run() : control.error());
 }

@@ -159,6 +159,8 @@ void add_clients(Families& families, const ControlStatistics& control) {
   families.gauge("nvr_readerd_shared_memory_bytes", "Shared memory on the books.", control.shared_bytes);
   families.gauge("nvr_readerd_held_memory_bytes", "Of it what clients keep of connections that have ended.",
                  control.held_bytes);
+  families.counter("nvr_readerd_log_lines_lost_total",
+                   "Lines of the log that could not be written, or not fast enough.", control.lost_lines);
 }
 
 // Prometheus takes no label that is not UTF-8, and a directory's name need not be.

@@ -255,6 +255,13 @@ Confinement confine_metrics_thread() {
   return done;
 }
 
+Confinement confine_log_thread() {
+  Confinement done;
+  done.drops_all = keep_capabilities(0);
+  done.landlock_abi = landlock(-1, 0);
+  return done;
+}
+
 Confinement weaker_of(const Confinement& one, const Confinement& other) {
   return {.landlock_abi = std::min(one.landlock_abi, other.landlock_abi),
           .drops_all = one.drops_all && other.drops_all,

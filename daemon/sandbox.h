@@ -32,6 +32,9 @@ struct Confinement {
 // port connected to. That it can be bound to is refused by the filter of system calls, later.
 [[nodiscard]] Confinement confine_metrics_thread();
 
+// The thread that writes the log to a descriptor that is open.
+[[nodiscard]] Confinement confine_log_thread();
+
 // What both have come to: the log tells of the weaker.
 [[nodiscard]] Confinement weaker_of(const Confinement& one, const Confinement& other);
 

@@ -89,6 +89,7 @@ struct ControlStatistics {
   Counter held_bytes;     // now: of the latter
   Counter stalled_ns;     // in all: while some operation had been stuck for --slow-op-ms
   Counter refuses_opens;  // now: 1 by --fail-fast
+  Counter lost_lines;     // of the log
 };
 
 }  // namespace nvr::daemon

@@ -30,6 +30,7 @@ struct StatusSources {
   std::uint64_t refused = 0;
   std::uint64_t violations = 0;
   std::uint64_t held_bytes = 0;  // of ended connections, kept by their clients
+  std::uint64_t lost_lines = 0;  // of the log
   const Admission& admission;
   const DiskStatistics& disk;
   std::vector<const Connection*> connections;

@@ -1,10 +1,18 @@
 // What the daemon keeps for those who run it: the stall log, the bounds of its log, the facts of a stream.
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "daemon/log_limiter.h"
+#include "daemon/log_queue.h"
 #include "daemon/stall_log.h"
 #include "daemon/stream_facts.h"
+#include "shm/unique_fd.h"
+#include "tests/support/wait.h"
 
 namespace nvr::daemon {
 namespace {
@@ -47,6 +55,120 @@ TEST_CASE("a kind of line is limited by itself, and what was left out is told on
   said = 0;
   for (std::uint64_t ms = 1; ms <= 20'000; ++ms) said += limiter.admits(kind, start + ms * shm::kMillisecond);
   CHECK(said == 20 * shm::kSecond / LogLimiter::kIntervalNs);
+}
+
+// A queue on a pipe that holds 4096 bytes.
+class Pipe {
+ public:
+  explicit Pipe(std::size_t max_bytes) {
+    int ends[2] = {-1, -1};
+    REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
+    reader.reset(ends[0]);
+    writer.reset(ends[1]);
+    fcntl(reader.get(), F_SETFL, O_NONBLOCK);
+    REQUIRE(fcntl(writer.get(), F_SETPIPE_SZ, kPipeBytes) == kPipeBytes);
+    auto notice = [](std::uint64_t lost) { return "lost " + std::to_string(lost) + "\n"; };
+    auto started = LogQueue::start({.fd = writer.get(), .max_bytes = max_bytes, .notice = std::move(notice)});
+    REQUIRE(started);
+    queue = std::move(*started);
+  }
+  void fill() const {
+    const std::string dots(kPipeBytes, '.');
+    REQUIRE(write(writer.get(), dots.data(), dots.size()) == kPipeBytes);
+  }
+  void take_what_filled_it() const {
+    std::string dots(kPipeBytes, ' ');
+    REQUIRE(read(reader.get(), dots.data(), dots.size()) == kPipeBytes);
+  }
+  [[nodiscard]] int unread() const {
+    int bytes = 0;
+    ioctl(reader.get(), FIONREAD, &bytes);
+    return bytes;
+  }
+  [[nodiscard]] const std::string& text() {
+    char bytes[1000];
+    for (ssize_t count; (count = read(reader.get(), bytes, sizeof(bytes))) > 0;)
+      text_.append(bytes, static_cast<std::size_t>(count));
+    return text_;
+  }
+  [[nodiscard]] bool wait_for(const std::string& end) {
+    return test::wait_until([&] { return text().ends_with(end); });
+  }
+
+  static constexpr int kPipeBytes = 4096;
+  shm::UniqueFd reader;
+  shm::UniqueFd writer;
+  std::unique_ptr<LogQueue> queue;
+
+ private:
+  std::string text_;
+};
+
+constexpr std::chrono::milliseconds kSoon{1};
+constexpr std::chrono::milliseconds kInTheEnd = test::kLongEnough;
+
+TEST_CASE("log queue: what does not fit is lost and counted, and a notice takes its place") {
+  Pipe pipe(1000);
+  pipe.fill();
+  int put = 0;
+  while (pipe.queue->lost() < 100) {
+    pipe.queue->put("line " + std::to_string(put++) + "\n");
+    REQUIRE(put < 1'000);
+  }
+  CHECK_FALSE(pipe.queue->drain(kSoon));
+  pipe.take_what_filled_it();
+  REQUIRE(pipe.wait_for("\nlost 100\n"));  // no further line is needed for that
+  CHECK(pipe.queue->drain(kInTheEnd));
+  pipe.queue->put("after\n");
+  REQUIRE(pipe.wait_for("\nafter\n"));
+  std::string expected;
+  for (int i = 0; i < put - 100; ++i) expected += "line " + std::to_string(i) + "\n";
+  CHECK(pipe.text() == expected + "lost 100\nafter\n");
+  CHECK(pipe.queue->lost() == 100);
+}
+
+TEST_CASE("log queue: once lines were lost it begins anew when half of it is free, not line by line") {
+  Pipe pipe(10'000);
+  pipe.fill();
+  const std::string line = std::string(99, '.') + '\n';
+  while (pipe.queue->lost() < 10) pipe.queue->put(line);
+  pipe.take_what_filled_it();
+  // Forty lines have gone to the pipe and sixty are left: more than half of what there may be.
+  REQUIRE(test::wait_until([&] { return pipe.unread() == 40 * 100; }));
+  pipe.queue->put("too early\n");
+  CHECK(pipe.queue->lost() == 11);
+  REQUIRE(pipe.wait_for("\nlost 11\n"));
+  CHECK(pipe.text().find("lost") == pipe.text().rfind("lost"));
+}
+
+TEST_CASE("log queue: what cannot be written is lost, and told when writing works again") {
+  Pipe pipe(1000);
+  const shm::UniqueFd full(open("/dev/full", O_WRONLY | O_CLOEXEC));
+  const shm::UniqueFd kept(fcntl(pipe.writer.get(), F_DUPFD_CLOEXEC, 0));
+  REQUIRE(dup3(full.get(), pipe.writer.get(), O_CLOEXEC) >= 0);
+  pipe.queue->put("one\n");
+  CHECK(pipe.queue->drain(kInTheEnd));
+  pipe.queue->put("two\n");  // behind a notice, which is not to be had either
+  CHECK(pipe.queue->drain(kInTheEnd));
+  CHECK(pipe.queue->lost() == 2);
+  REQUIRE(dup3(kept.get(), pipe.writer.get(), O_CLOEXEC) >= 0);
+  pipe.queue->put("three\n");
+  CHECK(pipe.queue->drain(kInTheEnd));
+  CHECK(pipe.text() == "lost 2\nthree\n");
+}
+
+TEST_CASE("log queue: a descriptor that does not block is waited for") {
+  Pipe pipe(10'000);
+  fcntl(pipe.writer.get(), F_SETFL, O_NONBLOCK);
+  std::string expected;
+  for (int i = 0; i < 80; ++i) {  // twice as much as the pipe holds
+    expected += "line " + std::to_string(i) + std::string(90, '.') + "\n";
+    pipe.queue->put("line " + std::to_string(i) + std::string(90, '.') + "\n");
+  }
+  CHECK_FALSE(pipe.queue->drain(kSoon));
+  REQUIRE(test::wait_until([&] { return pipe.text().size() >= expected.size(); }));
+  CHECK(pipe.text() == expected);
+  CHECK(pipe.queue->lost() == 0);
 }
 
 TEST_CASE("a stream's wait is a new one when it has moved or waits for something else, and else goes on") {

@@ -58,6 +58,7 @@ TEST_CASE("status: each number has its own name") {
                               .refused = 19,
                               .violations = 20,
                               .held_bytes = 21,
+                              .lost_lines = 22,
                               .admission = admission,
                               .disk = disk,
                               .connections = {connection->get()}};
@@ -115,6 +116,7 @@ TEST_CASE("status: each number has its own name") {
                            {"wakes", 107},
                            {"sleeps", 108},
                            {"quarantined_bytes", 109},
+                           {"log_lines_lost", 22},
                            {"shared_bytes", admission.memory_bytes()}}},
                          {"limits",
                           {{"max_clients", 5},

@@ -60,7 +60,7 @@ TEST_CASE("every thread of the daemon is confined, and the log says by what", "[
       CHECK(std::stoull(thread[set], nullptr, 16) == (may_keep ? kept : 0));
     }
   }
-  CHECK(own_threads == 2);
+  CHECK(own_threads == 3);  // control, disk, log
   CHECK_THAT(daemon.log(), Contains("sandbox: seccomp, landlock abi ") && Contains("no capabilities"));
   CHECK((daemon.log().find(", io_uring restrictions, ") != std::string::npos) ==
         (engine_under_test() == "io_uring"));
