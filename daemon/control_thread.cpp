@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
+#include <sys/signalfd.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@
 #include <utility>
 
 #include "daemon/log.h"
+#include "daemon/signals.h"
 #include "daemon/status.h"
 #include "daemon/streams_report.h"
 #include "shm/clock.h"
@@ -26,6 +28,7 @@ namespace {
 enum Tag : std::uint64_t { kSignals = Peers::kFirstFreeTag, kMail };
 
 constexpr std::uint64_t kHeartbeatNs = shm::kHeartbeatMs * shm::kMillisecond;
+constexpr int kSignalBatch = 16;  // a storm of signals leaves the others their turn
 
 }  // namespace
 
@@ -103,8 +106,9 @@ Error ControlThread::run() {
     const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), wait_ms);
     for (int i = 0; i < count; ++i) {
       const epoll_event& event = events[static_cast<std::size_t>(i)];
-      if (event.data.u64 == kSignals) stop();
-      if (event.data.u64 == kMail) {
+      if (event.data.u64 == kSignals) {
+        take_signals();
+      } else if (event.data.u64 == kMail) {
         std::uint64_t rings = 0;
         static_cast<void>(!read(mail_wakeup_.get(), &rings, sizeof(rings)));
       } else {
@@ -206,8 +210,8 @@ void ControlThread::give_up(const Error& error) {
   _exit(1);
 }
 
-void ControlThread::stop() {
-  spdlog::info("stopping on a signal");
+void ControlThread::stop(const std::string& why) {
+  spdlog::info("stopping on {}", why);
   sd_notify(0, "STOPPING=1\nSTATUS=Stopping");
   peers_->end_all({.code = Code::kUnavailable, .message = "the daemon is stopping"});
   finish_log();
@@ -216,6 +220,17 @@ void ControlThread::stop() {
 
 // ---- Heartbeat, watchdog, status
 // -----------------------------------------------------------------------------------------
+
+void ControlThread::take_signals() {
+  signalfd_siginfo signal = {};
+  for (int i = 0; i < kSignalBatch && read(signals_.get(), &signal, sizeof(signal)) == sizeof(signal); ++i) {
+    const auto number = static_cast<int>(signal.ssi_signo);
+    const std::string what = name_of_signal(number) + " from pid " + std::to_string(signal.ssi_pid) +
+                             " uid " + std::to_string(signal.ssi_uid);
+    if (is_end(number)) stop(what);
+    log_some(LogKind::kSignal, spdlog::level::warn, "{}: {}", what, answer_to(number));
+  }
+}
 
 std::optional<Error> ControlThread::take_mail() {
   while (auto message = disk_->take_message()) {

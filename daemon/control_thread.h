@@ -23,11 +23,11 @@ namespace nvr::daemon {
 
 class ControlThread {
  public:
-  // `signals` is a signalfd for those that end the daemon.
+  // `signals`: from set_up_signals().
   [[nodiscard]] static Result<std::unique_ptr<ControlThread>> create(Options options, shm::UniqueFd signals);
 
-  // Serves until a signal comes, then ends the process with 0 (by _exit: nothing waits for a thread that may
-  // be stuck on the disk). Returns only when it could not start, with the reason.
+  // Serves until a signal asks for the end, then ends the process with 0 (by _exit: nothing waits for a
+  // thread that may be stuck on the disk). Returns only when it could not start, with the reason.
   [[nodiscard]] Error run();
 
  private:
@@ -35,6 +35,7 @@ class ControlThread {
 
   [[nodiscard]] Result<void> watch(int fd, std::uint64_t tag) const;
   [[nodiscard]] int timeout_ms() const;
+  void take_signals();
   [[nodiscard]] std::optional<Error> take_mail();
   void confine(const DirectoryOpened& opened);
   [[nodiscard]] Result<void> on_directory_opened(const DirectoryOpened& opened);
@@ -48,7 +49,7 @@ class ControlThread {
   [[nodiscard]] std::string streams() const;
   [[nodiscard]] std::string stall_log() const;
   [[nodiscard]] std::string metrics();
-  [[noreturn]] void stop();
+  [[noreturn]] void stop(const std::string& why);
   [[noreturn]] void give_up(const Error& error);
 
   Options options_;

@@ -97,6 +97,8 @@ std::string_view what_of(LogKind kind) {
       return "errors of the disk (nvr-readerctl stall-log has them)";
     case LogKind::kEngine:
       return "the engine";
+    case LogKind::kSignal:
+      return "signals";
     case LogKind::kCount:
       break;
   }

@@ -24,6 +24,7 @@ enum class LogKind : std::uint8_t {
   kSlow,          // operations of the disk
   kDiskError,
   kEngine,
+  kSignal,
   kCount,
 };
 

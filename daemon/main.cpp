@@ -1,8 +1,6 @@
 // nvr-readerd: reads one directory of recordings on behalf of other processes.
-#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +9,7 @@
 #include "daemon/control_thread.h"
 #include "daemon/log.h"
 #include "daemon/options.h"
+#include "daemon/signals.h"
 
 namespace {
 
@@ -25,19 +24,6 @@ void set_descriptor_limit(std::uint32_t max_clients, bool has_metrics) {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-nvr::shm::UniqueFd block_signals() {
-  signal(SIGPIPE, SIG_IGN);  // whoever reads our log may go first
-  // A client that opens shared memory at the moment when we ask for a lease on it
-  // (OwnedSegment::held_elsewhere) breaks that lease, and the kernel tells us by a signal that would end us.
-  signal(SIGIO, SIG_IGN);
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  sigprocmask(SIG_BLOCK, &signals, nullptr);  // before any thread exists, so for all of them
-  return nvr::shm::UniqueFd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
-}
-
 [[noreturn]] void fail_to_start(const nvr::Error& error) {
   nvr::daemon::say_why_it_ends(error.message);
   _exit(2);  // nothing was served yet, so there is nothing to wind down
@@ -47,7 +33,7 @@ nvr::shm::UniqueFd block_signals() {
 
 int main(int argc, char** argv) {
   nvr::daemon::Options options = nvr::daemon::parse_options(argc, argv);
-  nvr::shm::UniqueFd signals = block_signals();
+  nvr::shm::UniqueFd signals = nvr::daemon::set_up_signals();
   set_descriptor_limit(options.max_clients, !options.metrics.empty());
   // A client of the same user could otherwise write to our memory through /proc/<pid>/mem.
   prctl(PR_SET_DUMPABLE, 0);

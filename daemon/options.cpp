@@ -28,11 +28,10 @@ constexpr const char* kExamples =
     "  nvr-readerd --dir /media/disk1/sample --socket /run/nvr-readerd/disk1.sock\n"
     "  nvr-cat --socket /run/nvr-readerd/disk1.sock 3/1842086 > recording\n"
     "\n"
-    "Logs go to stderr; a line containing \"ready\" says that clients can connect. SIGTERM and SIGINT end "
-    "the\n"
-    "daemon within a second, whatever the disk does. Exit status: 0 after a signal, 2 for options, "
-    "directories or\n"
-    "sockets that cannot be used.";
+    "Logs go to stderr; a line containing \"ready\" says that clients can connect. SIGTERM, SIGINT and "
+    "SIGQUIT\n"
+    "end the daemon within a second, whatever the disk does. Exit status: 0 after a signal, 2 for options,\n"
+    "directories or sockets that cannot be used.";
 
 [[noreturn]] void reject(const std::string& why) {
   std::fprintf(stderr, "nvr-readerd: %s (see nvr-readerd --help)\n", why.c_str());
