@@ -99,7 +99,7 @@ Result<void> ControlThread::watch(int fd, std::uint64_t tag) const {
 }
 
 Error ControlThread::run() {
-  disk_->start();
+  if (auto started = disk_->start(); !started) return started.error();
   std::array<epoll_event, 64> events;
   for (;;) {
     const int wait_ms = peers_->populate_some() ? 0 : timeout_ms();

@@ -11,6 +11,7 @@
 #include <cassert>
 
 #include "daemon/engines.h"
+#include "daemon/limits.h"
 #include "shm/clock.h"
 
 namespace nvr::daemon {
@@ -65,12 +66,15 @@ DiskThread::~DiskThread() {
   thread_.join();
 }
 
-void DiskThread::start() {
-  thread_ = std::thread([this] { run(); });
+Result<void> DiskThread::start() {
+  auto thread = start_thread([this] { run(); }, "the thread that reads the disk");
+  if (!thread) return tl::unexpected(thread.error());
+  thread_ = std::move(*thread);
   const auto slash = options_.directory.find_last_not_of('/');
   std::string name = options_.directory.substr(0, slash + 1);
   name = "r-" + name.substr(name.rfind('/') + 1);
   pthread_setname_np(thread_.native_handle(), name.substr(0, 15).c_str());
+  return {};
 }
 
 void DiskThread::post(const ToDisk& message) {

@@ -57,7 +57,7 @@ class DiskThread {
                                                                   int control_wakeup);
   ~DiskThread();
 
-  void start();  // thread "r-<directory>"
+  [[nodiscard]] Result<void> start();  // thread "r-<directory>"
 
   // Control thread.
   void post(const ToDisk& message);

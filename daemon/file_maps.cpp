@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "daemon/limits.h"
 #include "daemon/sample_dir.h"
 
 namespace nvr::daemon {
@@ -24,6 +25,7 @@ Result<std::shared_ptr<const shm::Mapping>> FileMaps::map(const SampleFile& file
   if (entry.map == nullptr || entry.map->size() < file.end) {  // mapped before it grew
     auto mapping = shm::Mapping::create(file.fd.get(), 0, file.size, shm::Access::kReadOnly, "a recording");
     if (!mapping) return tl::unexpected(mapping.error());
+    if (auto left = check_memory_left(); !left) return tl::unexpected(left.error());
     madvise(mapping->data(), mapping->size(),
             MADV_RANDOM);  // a fault brings in its page, and nobody waits for more
     entry.map = std::make_shared<const shm::Mapping>(std::move(*mapping));

@@ -4,8 +4,10 @@
 #include <poll.h>
 #include <unistd.h>
 
-#include <system_error>
+#include <string_view>
 #include <utility>
+
+#include "daemon/limits.h"
 
 namespace nvr::daemon {
 namespace {
@@ -30,11 +32,9 @@ bool write_whole(int fd, std::string_view text) {
 
 Result<std::unique_ptr<LogQueue>> LogQueue::start(Setup setup) {
   std::unique_ptr<LogQueue> queue(new LogQueue(std::move(setup)));
-  try {
-    queue->thread_ = std::thread([self = queue.get()] { self->run(); });
-  } catch (const std::system_error& error) {
-    return fail_errno(error.code().value(), "cannot start the thread that writes the log");
-  }
+  auto thread = start_thread([self = queue.get()] { self->run(); }, "the thread that writes the log");
+  if (!thread) return tl::unexpected(thread.error());
+  queue->thread_ = std::move(*thread);
   std::unique_lock lock(queue->mutex_);
   queue->drained_.wait(lock, [&] { return queue->has_started_; });
   lock.unlock();

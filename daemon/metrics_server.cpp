@@ -3,9 +3,10 @@
 #include <prometheus/exposer.h>
 
 #include <exception>
-#include <thread>
 #include <utility>
 #include <vector>
+
+#include "daemon/limits.h"
 
 namespace nvr::daemon {
 namespace {
@@ -28,17 +29,21 @@ Result<std::unique_ptr<MetricsServer>> MetricsServer::start(const std::string& a
   if (auto free = server->address_.check_free(); !free) return tl::unexpected(free.error());
   std::string problem;
   // The server's threads inherit what this one has left.
-  std::thread([&] {
-    if (confine) server->confinement_ = confine_metrics_thread();
-    try {
-      server->exposer_ = std::make_unique<prometheus::Exposer>(std::vector<std::string>{
-          "listening_ports", server->address_.to_string(server->address_.port), "num_threads", kThreads,
-          "connection_queue", kMaxWaiting, "request_timeout_ms", kRequestTimeoutMs});
-      server->exposer_->RegisterCollectable(server->metrics_);
-    } catch (const std::exception& error) {
-      problem = error.what();
-    }
-  }).join();
+  auto ancestor = start_thread(
+      [&] {
+        if (confine) server->confinement_ = confine_metrics_thread();
+        try {
+          server->exposer_ = std::make_unique<prometheus::Exposer>(std::vector<std::string>{
+              "listening_ports", server->address_.to_string(server->address_.port), "num_threads", kThreads,
+              "connection_queue", kMaxWaiting, "request_timeout_ms", kRequestTimeoutMs});
+          server->exposer_->RegisterCollectable(server->metrics_);
+        } catch (const std::exception& error) {
+          problem = error.what();
+        }
+      },
+      "a thread for the metrics");
+  if (!ancestor) return tl::unexpected(ancestor.error());
+  ancestor->join();
   if (!problem.empty())
     return fail(Code::kUnavailable, "cannot serve metrics at " + address + " (--metrics): " + problem);
   return server;

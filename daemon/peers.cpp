@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 
+#include "daemon/limits.h"
 #include "daemon/log.h"
 #include "shm/clock.h"
 #include "shm/socket.h"
@@ -125,7 +126,7 @@ void Peers::on_socket(Peer& peer, std::uint32_t events) {
     const auto handled = received ? on_message(peer, std::span(buffer).first(received->size))
                                   : Result<void>(tl::unexpected(received.error()));
     if (!handled) {
-      const Error& why = handled.error();
+      const Error why = with_remedy(handled.error());
       ++(why.code == Code::kInvalidArgument ? totals_.violations : totals_.refused);
       log_some(LogKind::kRefusal, level::warn, "pid {} uid {} is disconnected: {}", peer.identity.pid,
                peer.identity.uid, why.message);
@@ -195,10 +196,11 @@ Result<void> Peers::create_connection(Peer& peer, const shm::Hello& hello) {
     return admitted;
   const shm::Geometry geometry{.streams = hello.streams, .slots = hello.slots_per_stream};
   auto connection = Connection::create(peer.id, peer.identity, geometry, setup_.instance, peer.socket.get());
-  if (!connection) {
+  const auto usable = connection ? check_memory_left() : Result<void>(tl::unexpected(connection.error()));
+  if (!usable) {
     setup_.admission.release_client(uid);
     setup_.admission.release_memory(uid, geometry.read_bytes() + geometry.write_bytes());
-    return tl::unexpected(connection.error());
+    return usable;
   }
   peer.connection = std::move(*connection);
   NVR_STEP("daemon.segments_made");

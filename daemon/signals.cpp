@@ -1,5 +1,6 @@
 #include "daemon/signals.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/signalfd.h>
@@ -27,7 +28,7 @@ constexpr std::array kIgnored = {
 
 }  // namespace
 
-shm::UniqueFd set_up_signals() {
+Result<shm::UniqueFd> set_up_signals() {
   for (const int number : kIgnored) signal(number, SIG_IGN);
   sigset_t read;
   sigemptyset(&read);
@@ -35,7 +36,9 @@ shm::UniqueFd set_up_signals() {
   for (const int number : kAnswered) sigaddset(&read, number);
   for (int number = SIGRTMIN; number <= SIGRTMAX; ++number) sigaddset(&read, number);
   sigprocmask(SIG_BLOCK, &read, nullptr);
-  return shm::UniqueFd(signalfd(-1, &read, SFD_CLOEXEC | SFD_NONBLOCK));
+  shm::UniqueFd fd(signalfd(-1, &read, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!fd) return fail_errno(errno, "cannot create a signalfd");
+  return fd;
 }
 
 bool is_end(int signal) {

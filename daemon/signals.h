@@ -5,12 +5,13 @@
 #include <string>
 #include <string_view>
 
+#include "nvr/error.h"
 #include "shm/unique_fd.h"
 
 namespace nvr::daemon {
 
 // Before any thread exists, so for all of them. Returns a signalfd, without signals that are ignored.
-[[nodiscard]] shm::UniqueFd set_up_signals();
+[[nodiscard]] Result<shm::UniqueFd> set_up_signals();
 
 // Those that ask the daemon to end.
 [[nodiscard]] bool is_end(int signal);

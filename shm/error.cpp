@@ -49,6 +49,7 @@ Code code_from_errno(int sys_errno) {
     case EUCLEAN:
     case EBADMSG:
       return Code::kDataLoss;
+    case EFBIG:  // the limit on file sizes
     case ENOMEM:
     case ENFILE:
     case EMFILE:

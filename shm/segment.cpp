@@ -23,6 +23,9 @@ constexpr const char* name_of(SegmentKind kind) {
 Result<UniqueFd> reopen(int fd, int flags, std::string_view what) {
   const std::string path = "/proc/self/fd/" + std::to_string(fd);
   UniqueFd reopened(open(path.c_str(), flags | O_CLOEXEC));
+  if (!reopened && errno == ENOENT)
+    return fail(Code::kFailedPrecondition,
+                "cannot reopen " + std::string(what) + " through /proc: it is not mounted any more");
   if (!reopened) return fail_errno(errno, "cannot reopen " + std::string(what) + " through /proc");
   return reopened;
 }

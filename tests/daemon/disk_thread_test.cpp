@@ -37,7 +37,7 @@ class Bench {
                                    wakeup_.get());
     REQUIRE(disk);
     disk_ = std::move(*disk);
-    disk_->start();
+    REQUIRE(disk_->start());
     disk_->post(Attach{connection_.get()});
   }
 

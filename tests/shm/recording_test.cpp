@@ -43,7 +43,7 @@ TEST_CASE("errno: maps to the canonical code, and keeps its text") {
   all_are({EACCES, EPERM}, Code::kPermissionDenied);
   all_are({ELOOP, ENOTDIR, EISDIR, ENXIO, ENODEV, EXDEV}, Code::kFailedPrecondition);
   all_are({EIO, EUCLEAN, EBADMSG}, Code::kDataLoss);
-  all_are({ENOMEM, ENFILE, EMFILE, ENOSPC, EDQUOT, ENOBUFS, ETOOMANYREFS}, Code::kResourceExhausted);
+  all_are({ENOMEM, ENFILE, EMFILE, EFBIG, ENOSPC, EDQUOT, ENOBUFS, ETOOMANYREFS}, Code::kResourceExhausted);
   all_are({ECONNREFUSED, ECONNRESET, ECONNABORTED, EPIPE, ENOTCONN, EAGAIN, ESHUTDOWN}, Code::kUnavailable);
   all_are({ETIMEDOUT}, Code::kDeadlineExceeded);
   all_are({EINVAL}, Code::kInvalidArgument);

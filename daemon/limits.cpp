@@ -1,0 +1,116 @@
+#include "daemon/limits.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <system_error>
+
+#include "shm/protocol.h"
+
+namespace nvr::daemon {
+namespace {
+
+constexpr rlim_t kLeastStack = 256 << 10;
+constexpr rlim_t kUsualStack = 8 << 20;
+constexpr std::size_t kThreadStack = 2 << 20;
+constexpr rlim_t kLeastDescriptors = 32;    // with one client
+constexpr rlim_t kDescriptors = 64;         // of the daemon itself
+constexpr rlim_t kMetricsDescriptors = 32;  // more than the server of metrics has connections
+// Socket, pidfd, doorbell, two segments, and two more of one whose client kept its maps.
+constexpr rlim_t kDescriptorsPerClient = 7;
+constexpr std::size_t kMemoryLeft = 16 << 20;
+
+std::string_view remedy_for(int sys_errno) {
+  switch (sys_errno) {
+    case EMFILE:
+      return "raise the daemon's limit on open files (RLIMIT_NOFILE: ulimit -n, LimitNOFILE=)";
+    case ENFILE:
+      return "raise the machine's limit on open files (sysctl fs.file-max)";
+    case EFBIG:
+      return "raise the daemon's limit on file sizes (RLIMIT_FSIZE: ulimit -f, LimitFSIZE=)";
+    case ENOMEM:
+      return "raise the daemon's limits on memory (RLIMIT_AS, RLIMIT_DATA: ulimit -v, -d, LimitAS=, "
+             "LimitDATA=)";
+    case EAGAIN:  // of a thread
+      return "raise the daemon's limits on threads (RLIMIT_NPROC: ulimit -u, TasksMax=) and memory "
+             "(RLIMIT_AS, RLIMIT_DATA: ulimit -v, -d)";
+    case EROFS:
+      return "name a --socket in a directory that can be written";
+    default:
+      return {};
+  }
+}
+
+}  // namespace
+
+Result<void> set_up_stacks() {
+  // Threads would get RLIMIT_STACK: too little, or, with a large one, more than there is.
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, kThreadStack);
+  pthread_setattr_default_np(&attributes);
+  pthread_attr_destroy(&attributes);
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_STACK, &limit) != 0) return {};
+  limit.rlim_cur = std::max(limit.rlim_cur, std::min(limit.rlim_max, kUsualStack));
+  setrlimit(RLIMIT_STACK, &limit);
+  if (limit.rlim_cur >= kLeastStack) return {};
+  return fail(Code::kResourceExhausted, "the stack may have " + std::to_string(limit.rlim_cur) +
+                                            " bytes, and " + std::to_string(kLeastStack) +
+                                            " are needed: raise RLIMIT_STACK (ulimit -s, LimitSTACK=)");
+}
+
+Result<std::string> set_descriptor_limit(std::uint32_t max_clients, bool has_metrics) {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return {};
+  const rlim_t own = has_metrics ? kMetricsDescriptors : 0;
+  const rlim_t most = own + kDescriptors + rlim_t{max_clients} * (kDescriptorsPerClient + shm::kMaxStreams);
+  limit.rlim_cur = limit.rlim_max = std::min(limit.rlim_max, most);
+  setrlimit(RLIMIT_NOFILE, &limit);
+  const std::string there = std::to_string(limit.rlim_max) + " files may be open (RLIMIT_NOFILE)";
+  const std::string remedy = ": raise it (ulimit -n, LimitNOFILE=)";
+  if (limit.rlim_max < own + kLeastDescriptors)
+    return fail(Code::kResourceExhausted, there + ", and " + std::to_string(own + kLeastDescriptors) +
+                                              " are needed to serve one client" + remedy);
+  const rlim_t usual = own + kDescriptors + rlim_t{max_clients} * (kDescriptorsPerClient + 1);
+  if (limit.rlim_max >= usual) return {};
+  return there + ", and " + std::to_string(max_clients) +
+         " clients (--max-clients) with a stream each need " + std::to_string(usual) + remedy;
+}
+
+Result<void> check_proc() {
+  if (access("/proc/self/fd", X_OK) == 0) return {};
+  return fail(
+      Code::kFailedPrecondition,
+      "/proc is not mounted, and memory is shared with clients through /proc/self/fd: mount it (mount "
+      "-t proc proc /proc)");
+}
+
+Result<void> check_memory_left() {
+  void* const memory =
+      mmap(nullptr, kMemoryLeft, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return fail_errno(ENOMEM, "the daemon is short of memory");
+  munmap(memory, kMemoryLeft);
+  return {};
+}
+
+Result<std::thread> start_thread(std::function<void()> body, std::string_view what) {
+  try {
+    return std::thread(std::move(body));
+  } catch (const std::system_error& error) {
+    return fail_errno(error.code().value(), "cannot start " + std::string(what));
+  }
+}
+
+Error with_remedy(Error error) {
+  const std::string_view remedy = remedy_for(error.sys_errno);
+  if (!remedy.empty() && error.message.find("ulimit") == std::string::npos)
+    error.message.append("; ").append(remedy);
+  return error;
+}
+
+}  // namespace nvr::daemon

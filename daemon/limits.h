@@ -1,0 +1,35 @@
+// Limits that the system puts on the daemon: which it needs, which it met, and what to do about them. Every
+// one is either wide enough, or named in the sentence by which the daemon does not start or refuses a client.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <thread>
+
+#include "nvr/error.h"
+
+namespace nvr::daemon {
+
+// Before all else: a stack that main() and all threads can do with, whatever RLIMIT_STACK is.
+[[nodiscard]] Result<void> set_up_stacks();
+
+// Of descriptors, what the bounds can ask for, as far as the hard limit allows, and no more. Returns a
+// sentence for the log where there are fewer than clients may need; fails where there is none to be served.
+[[nodiscard]] Result<std::string> set_descriptor_limit(std::uint32_t max_clients, bool has_metrics);
+
+// What segments are handed out by.
+[[nodiscard]] Result<void> check_proc();
+
+// Is there memory to be had for what every event allocates? Asked at the start and after what takes much of
+// it, so that nothing small ever fails.
+[[nodiscard]] Result<void> check_memory_left();
+
+// `what`: "the thread that ...", for the error.
+[[nodiscard]] Result<std::thread> start_thread(std::function<void()> body, std::string_view what);
+
+// With the limit behind its errno, and how to raise it, unless it says so already.
+[[nodiscard]] Error with_remedy(Error error);
+
+}  // namespace nvr::daemon
