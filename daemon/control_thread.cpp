@@ -27,6 +27,7 @@ namespace {
 
 enum Tag : std::uint64_t { kSignals = Peers::kFirstFreeTag, kMail };
 
+constexpr int kDirectoryChanged = 3;  // exit status
 constexpr std::uint64_t kHeartbeatNs = shm::kHeartbeatMs * shm::kMillisecond;
 constexpr int kSignalBatch = 16;  // a storm of signals leaves the others their turn
 
@@ -45,6 +46,7 @@ Result<std::unique_ptr<ControlThread>> ControlThread::create(Options options, sh
                           .device_kind = control->options_.device_kind,
                           .io_depth = control->options_.io_depth,
                           .wait_for_directory = control->options_.wait_for_directory,
+                          .expected_file = control->options_.expected_file,
                           .sandbox = control->options_.sandbox,
                           .probes = control->options_.fail_fast_s > 0,
                           .fifo_visits = control->options_.fifo_visits,
@@ -116,6 +118,7 @@ Error ControlThread::run() {
       }
     }
     if (auto error = take_mail()) return *error;
+    if (directory_watch_ && directory_watch_->has_changed()) leave_directory();
     peers_->check_deadlines();
     beat();
     if (metrics_server_) count_peers();
@@ -143,6 +146,7 @@ Result<void> ControlThread::on_directory_opened(const DirectoryOpened& opened) {
           : peers_->listen(options_.socket_path, !options_.allowed_uids.empty());
   if (!listening) return listening;
   if (auto serving = serve_metrics(); !serving) return serving;
+  watch_directory(opened);
   if (options_.sandbox) confine(opened);
   statistics_.is_serving.set(1);
   spdlog::info("ready: serving {} at {} (engine {}, {} disk)", options_.directory, options_.socket_path,
@@ -151,6 +155,16 @@ Result<void> ControlThread::on_directory_opened(const DirectoryOpened& opened) {
   if (sd_watchdog_enabled(0, &systemd_us) > 0) systemd_period_ns_ = systemd_us * 1000 / 2;
   sd_notifyf(0, "READY=1\nSTATUS=Serving %s", options_.directory.c_str());
   return {};
+}
+
+void ControlThread::watch_directory(const DirectoryOpened& opened) {
+  auto watch =
+      DirectoryWatch::start(options_.directory, opened.identity, mail_wakeup_.get(), options_.sandbox);
+  if (watch)
+    directory_watch_ = std::move(*watch);
+  else
+    spdlog::warn("another directory in the place of {} will not be noticed: {}", options_.directory,
+                 watch.error().message);
 }
 
 // Once what it tells of the engine is known. Its threads are never ours: they read statistics, and wait for
@@ -208,6 +222,19 @@ void ControlThread::give_up(const Error& error) {
   peers_->end_all({.code = Code::kUnavailable, .message = text});
   finish_log();
   _exit(1);
+}
+
+// The files that clients ask for are in the other directory now, and only a new daemon can serve that.
+void ControlThread::leave_directory() {
+  const std::string text =
+      options_.directory +
+      " is another directory now: its disk came back, or something was mounted or moved there. "
+      "A daemon that is started anew serves it";
+  spdlog::error("{}", text);
+  sd_notifyf(0, "STATUS=%s", text.c_str());
+  peers_->end_all({.code = Code::kUnavailable, .message = text});
+  finish_log();
+  _exit(kDirectoryChanged);
 }
 
 void ControlThread::stop(const std::string& why) {

@@ -10,6 +10,7 @@
 
 #include "daemon/circuit_breaker.h"
 #include "daemon/device.h"
+#include "daemon/directory_watch.h"
 #include "daemon/disk_thread.h"
 #include "daemon/metrics_server.h"
 #include "daemon/options.h"
@@ -49,7 +50,9 @@ class ControlThread {
   [[nodiscard]] std::string streams() const;
   [[nodiscard]] std::string stall_log() const;
   [[nodiscard]] std::string metrics();
+  void watch_directory(const DirectoryOpened& opened);
   [[noreturn]] void stop(const std::string& why);
+  [[noreturn]] void leave_directory();
   [[noreturn]] void give_up(const Error& error);
 
   Options options_;
@@ -63,6 +66,7 @@ class ControlThread {
   ControlStatistics statistics_;
   std::shared_ptr<Metrics> metrics_;  // from when the directory is open
   std::unique_ptr<MetricsServer> metrics_server_;
+  std::unique_ptr<DirectoryWatch> directory_watch_;  // none where nothing can be watched
 
   std::string_view engine_;
   Device device_;

@@ -8,6 +8,7 @@
 
 #include "daemon/device.h"
 #include "daemon/peer_identity.h"
+#include "daemon/sample_dir.h"
 #include "daemon/sandbox.h"
 #include "nvr/error.h"
 #include "shm/disk_state.h"
@@ -19,6 +20,7 @@ class Connection;
 struct DirectoryOpened {  // the engine runs; clients can be served
   std::string_view engine;
   std::string note;  // about the choice of engine, for the log; may be empty
+  DirectoryIdentity identity;
   Device device;
   Confinement confinement;         // of the disk thread
   std::string engine_confinement;  // Engine::confinement()

@@ -110,7 +110,7 @@ bool DiskThread::serve() {
 bool DiskThread::open_directory() {
   bool told = false;
   for (;;) {
-    auto directory = SampleDir::open(options_.directory);
+    auto directory = SampleDir::open(options_.directory, options_.expected_file);
     if (directory) {
       directory_ = std::move(*directory);
       break;
@@ -129,7 +129,7 @@ bool DiskThread::open_directory() {
 }
 
 bool DiskThread::set_up_engine() {
-  const Device device = describe_device(directory_->device(), options_.device_kind);
+  const Device device = describe_device(directory_->identity().device, options_.device_kind);
   auto chosen = make_engine(options_.engine, *directory_, doorbells_.fd(), device,
                             {.io_depth = options_.io_depth, .restrict_ring = options_.sandbox});
   if (!chosen) {
@@ -149,6 +149,7 @@ bool DiskThread::set_up_engine() {
   const Confinement confinement = options_.sandbox ? confine_disk_thread(directory_->fd()) : Confinement();
   tell(DirectoryOpened{.engine = engine_->name(),
                        .note = std::move(chosen->note),
+                       .identity = directory_->identity(),
                        .device = device,
                        .confinement = confinement,
                        .engine_confinement = engine_->confinement()});

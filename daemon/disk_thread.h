@@ -32,6 +32,7 @@ struct DiskThreadOptions {
   DeviceKind device_kind = DeviceKind::kAuto;
   std::uint32_t io_depth = 0;  // 0: by the kind of device
   bool wait_for_directory = false;
+  std::string expected_file = {};  // that the directory must have before it is served; empty: none
   bool sandbox = true;
   bool probes = false;                // while something is stuck, where the engine can
   bool fifo_visits = false;           // DiskService::Setup

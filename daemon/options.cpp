@@ -31,7 +31,7 @@ constexpr const char* kExamples =
     "Logs go to stderr; a line containing \"ready\" says that clients can connect. SIGTERM, SIGINT and "
     "SIGQUIT\n"
     "end the daemon within a second, whatever the disk does. Exit status: 0 after a signal, 2 for options,\n"
-    "directories or sockets that cannot be used.";
+    "directories or sockets that cannot be used, 3 when another directory has come in the place of DIR.";
 
 [[noreturn]] void reject(const std::string& why) {
   std::fprintf(stderr, "nvr-readerd: %s (see nvr-readerd --help)\n", why.c_str());
@@ -131,6 +131,11 @@ void define(CLI::App& app, Options& options) {
       ->group("");
   app.add_flag("--wait-for-dir", options.wait_for_directory,
                "If DIR is not there yet (disk not mounted), try again until it is, then serve it");
+  app.add_option(
+         "--expect-file", options.expected_file,
+         "File (or directory) that DIR must have before it is served: tells a mounted disk from an empty "
+         "mount point")
+      ->type_name("NAME");
   app.add_flag("!--no-sandbox", options.sandbox, "Do not give up privileges after start-up");
   app.add_option("--metrics", options.metrics,
                  "Serve metrics for Prometheus at http://HOST:PORT/metrics (127.0.0.1:9464, [::1]:9464); to "
@@ -155,6 +160,7 @@ Result<void> settle(Options& options) {
   if (!options.metrics.empty())
     if (const auto address = MetricsAddress::parse(options.metrics); !address)
       return wrong("--metrics " + address.error().message);
+  if (options.expected_file.starts_with('/')) return wrong("--expect-file is relative to DIR");
   if (options.client_memory_bytes == 0) return wrong("--client-memory 0 would admit nobody");
   if (options.total_memory_bytes == 0)
     options.total_memory_bytes = static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) *

@@ -29,6 +29,7 @@ struct Options {
   std::uint32_t reserve_percent = 0;  // of a spinning disk's time, for others
   bool fifo_visits = false;           // to measure the sweep against
   bool wait_for_directory = false;
+  std::string expected_file;  // that the directory must have before it is served; empty: none
   bool sandbox = true;
   std::string metrics;  // HOST:PORT; empty: none
   std::string log_level = "info";

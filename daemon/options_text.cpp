@@ -56,6 +56,7 @@ std::string as_config(const Options& options) {
   lines.add("reserve", options.reserve_percent);
   if (options.fifo_visits) lines.add("scheduling", std::string("fifo"));
   lines.add_flag("wait-for-dir", options.wait_for_directory);
+  if (!options.expected_file.empty()) lines.add("expect-file", options.expected_file);
   lines.add_flag("no-sandbox", !options.sandbox);
   if (!options.metrics.empty()) lines.add("metrics", options.metrics);
   lines.add("log-level", options.log_level);

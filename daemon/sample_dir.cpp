@@ -23,7 +23,7 @@ int objection_to(mode_t mode) {
   return ENXIO;
 }
 
-Result<SampleDir> SampleDir::open(const std::string& path) {
+Result<SampleDir> SampleDir::open(const std::string& path, const std::string& expected_file) {
   shm::UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!fd) return fail_errno(errno, "cannot open the directory of sample files " + path);
   if (faccessat(fd.get(), ".", R_OK | X_OK, AT_EACCESS) != 0)
@@ -31,7 +31,10 @@ Result<SampleDir> SampleDir::open(const std::string& path) {
   struct stat st = {};
   if (fstat(fd.get(), &st) != 0)
     return fail_errno(errno, "cannot stat the directory of sample files " + path);
-  return SampleDir(std::move(fd), st.st_dev);
+  if (!expected_file.empty() && faccessat(fd.get(), expected_file.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) != 0)
+    return fail_errno(errno, "the directory of sample files " + path + " has no " + expected_file +
+                                 " (--expect-file; is its disk mounted?)");
+  return SampleDir(std::move(fd), {.device = st.st_dev, .inode = st.st_ino});
 }
 
 open_how SampleDir::how_to_open() {

@@ -64,10 +64,20 @@ struct SampleFile {
 // What is wrong with a file of this mode as a recording: 0, or the errno that says it best.
 [[nodiscard]] int objection_to(mode_t mode);
 
+// Which directory it is, whatever its path leads to meanwhile.
+struct DirectoryIdentity {
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+
+  friend bool operator==(const DirectoryIdentity&, const DirectoryIdentity&) = default;
+};
+
 class SampleDir {
  public:
-  // Opens `path` and makes sure that it can be searched and read. The Error names the path.
-  [[nodiscard]] static Result<SampleDir> open(const std::string& path);
+  // Opens `path` and makes sure that it can be searched and read. With `expected_file` (relative to it), that
+  // it has that file, too: NotFound, where a mount point is empty because its disk is away. The Error names
+  // the path.
+  [[nodiscard]] static Result<SampleDir> open(const std::string& path, const std::string& expected_file = "");
 
   // Opens a recording's file beneath the directory: no symbolic links, nothing but regular files, never
   // blocking on a FIFO. A negative errno on failure: -ENOENT, -EACCES, -ELOOP (a link), -EISDIR, -ENXIO
@@ -82,13 +92,13 @@ class SampleDir {
   [[nodiscard]] static std::int64_t size_now(const SampleFile& file);
 
   [[nodiscard]] int fd() const { return fd_.get(); }
-  [[nodiscard]] std::uint64_t device() const { return device_; }
+  [[nodiscard]] DirectoryIdentity identity() const { return identity_; }
 
  private:
-  SampleDir(shm::UniqueFd fd, std::uint64_t device) : fd_(std::move(fd)), device_(device) {}
+  SampleDir(shm::UniqueFd fd, DirectoryIdentity identity) : fd_(std::move(fd)), identity_(identity) {}
 
   shm::UniqueFd fd_;
-  std::uint64_t device_;
+  DirectoryIdentity identity_;
 };
 
 }  // namespace nvr::daemon

@@ -22,7 +22,7 @@ struct Confinement {
 };
 
 // Disk thread, when the engine works: of all files it can open those beneath `directory`, to read them. A
-// daemon that could read the files of other users still can (CAP_DAC_READ_SEARCH).
+// daemon that could read the files of other users still can (CAP_DAC_READ_SEARCH). -1: it opens none.
 [[nodiscard]] Confinement confine_disk_thread(int directory);
 
 // Control thread, when it listens: of all files it can remove those beside `socket_path` (empty: none).

@@ -52,7 +52,8 @@ TEST_CASE("every thread of the daemon is confined, and the log says by what", "[
     CHECK(thread["NoNewPrivs:"] == "1");
     if (is_worker(thread)) continue;
     ++own_threads;
-    const bool reads_for_others = geteuid() == 0 && thread["Name:"].starts_with("r-");
+    const bool reads_for_others =
+        geteuid() == 0 && (thread["Name:"].starts_with("r-") || thread["Name:"] == "watch");
     const std::uint64_t kept = reads_for_others ? 1u << CAP_DAC_READ_SEARCH : 0;
     for (const char* const set : {"CapPrm:", "CapEff:", "CapInh:", "CapAmb:"}) {
       CAPTURE(set);
@@ -60,7 +61,7 @@ TEST_CASE("every thread of the daemon is confined, and the log says by what", "[
       CHECK(std::stoull(thread[set], nullptr, 16) == (may_keep ? kept : 0));
     }
   }
-  CHECK(own_threads == 3);  // control, disk, log
+  CHECK(own_threads == 4);  // control, disk, log, watch
   CHECK_THAT(daemon.log(), Contains("sandbox: seccomp, landlock abi ") && Contains("no capabilities"));
   CHECK((daemon.log().find(", io_uring restrictions, ") != std::string::npos) ==
         (engine_under_test() == "io_uring"));
