@@ -27,7 +27,10 @@ namespace {
 
 enum Tag : std::uint64_t { kSignals = Peers::kFirstFreeTag, kMail };
 
-constexpr int kDirectoryChanged = 3;  // exit status
+// Exit status.
+constexpr int kDiskLost = 1;
+constexpr int kDirectoryChanged = 3;
+
 constexpr std::uint64_t kHeartbeatNs = shm::kHeartbeatMs * shm::kMillisecond;
 constexpr int kSignalBatch = 16;  // a storm of signals leaves the others their turn
 
@@ -118,7 +121,11 @@ Error ControlThread::run() {
       }
     }
     if (auto error = take_mail()) return *error;
-    if (directory_watch_ && directory_watch_->has_changed()) leave_directory();
+    if (directory_watch_ && directory_watch_->has_changed())
+      give_up(options_.directory +
+                  " is another directory now: its disk came back, or something was mounted or moved there. "
+                  "A daemon that is started anew serves it",
+              kDirectoryChanged);
     peers_->check_deadlines();
     beat();
     if (metrics_server_) count_peers();
@@ -215,26 +222,12 @@ void ControlThread::confine(const DirectoryOpened& opened) {
 
 // Ends with every client told: the kernel keeps the memory that it may still write to, and a daemon that is
 // started anew has an engine that works.
-void ControlThread::give_up(const Error& error) {
-  const std::string text = "the daemon can no longer read its disk: " + error.message;
-  spdlog::error("{}", text);
-  sd_notifyf(0, "STATUS=%s", text.c_str());
-  peers_->end_all({.code = Code::kUnavailable, .message = text});
+void ControlThread::give_up(const std::string& why, int exit_status) {
+  spdlog::error("{}", why);
+  sd_notifyf(0, "STATUS=%s", why.c_str());
+  peers_->end_all({.code = Code::kUnavailable, .message = why});
   finish_log();
-  _exit(1);
-}
-
-// The files that clients ask for are in the other directory now, and only a new daemon can serve that.
-void ControlThread::leave_directory() {
-  const std::string text =
-      options_.directory +
-      " is another directory now: its disk came back, or something was mounted or moved there. "
-      "A daemon that is started anew serves it";
-  spdlog::error("{}", text);
-  sd_notifyf(0, "STATUS=%s", text.c_str());
-  peers_->end_all({.code = Code::kUnavailable, .message = text});
-  finish_log();
-  _exit(kDirectoryChanged);
+  _exit(exit_status);
 }
 
 void ControlThread::stop(const std::string& why) {
@@ -271,7 +264,7 @@ std::optional<Error> ControlThread::take_mail() {
     } else if (const auto* const detached = std::get_if<Detached>(&*message)) {
       peers_->on_detached(*detached->connection);
     } else if (const auto* const broken = std::get_if<EngineFailed>(&*message)) {
-      give_up(broken->error);
+      give_up("the daemon can no longer read its disk: " + broken->error.message, kDiskLost);
     } else if (const auto* const note = std::get_if<EngineNote>(&*message)) {
       log_some(LogKind::kEngine, spdlog::level::warn, "{}", note->text);
     } else if (const auto* const violation = std::get_if<Violation>(&*message)) {

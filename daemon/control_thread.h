@@ -52,8 +52,7 @@ class ControlThread {
   [[nodiscard]] std::string metrics();
   void watch_directory(const DirectoryOpened& opened);
   [[noreturn]] void stop(const std::string& why);
-  [[noreturn]] void leave_directory();
-  [[noreturn]] void give_up(const Error& error);
+  [[noreturn]] void give_up(const std::string& why, int exit_status);
 
   Options options_;
   std::uint64_t started_ns_;

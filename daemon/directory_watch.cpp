@@ -11,10 +11,10 @@
 
 #include <array>
 #include <latch>
-#include <system_error>
 #include <thread>
 #include <utility>
 
+#include "daemon/limits.h"
 #include "daemon/sandbox.h"
 
 namespace nvr::daemon {
@@ -32,18 +32,18 @@ Result<std::unique_ptr<DirectoryWatch>> DirectoryWatch::start(std::string path, 
   if (!state->renames ||
       inotify_add_watch(state->renames.get(), state->path.c_str(), IN_MOVE_SELF | IN_DELETE_SELF) < 0)
     return fail_errno(errno, "cannot watch it by inotify");
-  try {
-    std::latch confined(1);  // the filter of system calls comes after this, and would not let it
-    std::thread([state, confine, &confined] {
-      pthread_setname_np(pthread_self(), "watch");
-      if (confine) static_cast<void>(confine_disk_thread(-1));  // which opens nothing
-      confined.count_down();
-      run(*state);
-    }).detach();
-    confined.wait();
-  } catch (const std::system_error& error) {
-    return fail_errno(error.code().value(), "cannot start a thread");
-  }
+  std::latch confined(1);  // the filter of system calls comes after this, and would not let it
+  auto thread = start_thread(
+      [state, confine, &confined] {
+        pthread_setname_np(pthread_self(), "watch");
+        if (confine) static_cast<void>(confine_disk_thread(-1));
+        confined.count_down();
+        run(*state);
+      },
+      "the thread that watches DIR");
+  if (!thread) return tl::unexpected(thread.error());
+  confined.wait();
+  thread->detach();
   return std::unique_ptr<DirectoryWatch>(new DirectoryWatch(std::move(state)));
 }
 
