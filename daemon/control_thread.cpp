@@ -174,20 +174,18 @@ void ControlThread::watch_directory(const DirectoryOpened& opened) {
                  watch.error().message);
 }
 
-// Once what it tells of the engine is known. Its threads are never ours: they read statistics, and wait for
-// nothing but who asks.
+// Once what it tells of the engine is known.
 Result<void> ControlThread::serve_metrics() {
-  metrics_ = std::make_shared<Metrics>(
-      MetricsSources{.engine = engine_,
-                     .directory = options_.directory,
-                     .device_kind = to_string(device_),
-                     .has_visits = device_.rotational,
-                     .slow_operation_ns = options_.slow_operation_ms * shm::kMillisecond,
-                     .disk = disk_->statistics(),
-                     .control = statistics_,
-                     .in_flight = disk_->in_flight()});
+  metrics_.emplace(MetricsSources{.engine = engine_,
+                                  .directory = options_.directory,
+                                  .device_kind = to_string(device_),
+                                  .has_visits = device_.rotational,
+                                  .slow_operation_ns = options_.slow_operation_ms * shm::kMillisecond,
+                                  .disk = disk_->statistics(),
+                                  .control = statistics_,
+                                  .in_flight = disk_->in_flight()});
   if (options_.metrics.empty()) return {};
-  auto server = MetricsServer::start(options_.metrics, options_.sandbox, metrics_);
+  auto server = MetricsServer::start(options_.metrics, options_.sandbox, *metrics_);
   if (!server) return tl::unexpected(server.error());
   metrics_server_ = std::move(*server);
   spdlog::info("metrics: {}", metrics_server_->url());
@@ -213,9 +211,8 @@ void ControlThread::count_peers() {
 void ControlThread::confine(const DirectoryOpened& opened) {
   Confinement control = weaker_of(confine_control_thread(peers_->owned_path()), log_confinement());
   if (metrics_server_) control = weaker_of(control, metrics_server_->confinement());
-  const int error = filter_system_calls({.io_uring = opened.engine == "io_uring",
-                                         .notifies = getenv("NOTIFY_SOCKET") != nullptr,
-                                         .metrics = metrics_server_ != nullptr});
+  const int error = filter_system_calls(
+      {.io_uring = opened.engine == "io_uring", .notifies = getenv("NOTIFY_SOCKET") != nullptr});
   spdlog::info("sandbox: {}",
                describe_sandbox(control, opened.confinement, opened.engine_confinement, error));
 }

@@ -63,7 +63,7 @@ class ControlThread {
   std::unique_ptr<DiskThread> disk_;
   std::optional<Peers> peers_;
   ControlStatistics statistics_;
-  std::shared_ptr<Metrics> metrics_;  // from when the directory is open
+  std::optional<Metrics> metrics_;  // from when the directory is open
   std::unique_ptr<MetricsServer> metrics_server_;
   std::unique_ptr<DirectoryWatch> directory_watch_;  // none where nothing can be watched
 

@@ -137,7 +137,7 @@ Result<void> set_up_log(const std::string& level, bool confine) {
   auto started = LogQueue::start(
       {.fd = STDERR_FILENO, .max_bytes = kQueueBytes, .notice = std::move(notice), .on_start = [confine] {
          pthread_setname_np(pthread_self(), "log");
-         if (confine) confinement = confine_log_thread();
+         if (confine) confinement = confine_helper_thread();
        }});
   if (!started) return tl::unexpected(started.error());
   queue = started->release();

@@ -176,7 +176,7 @@ Metrics::Metrics(const MetricsSources& sources)
       directory_(as_utf8(sources.directory)),
       started_s_(static_cast<double>(std::time(nullptr))) {}
 
-std::vector<MetricFamily> Metrics::Collect() const {
+std::string Metrics::text() const {
   Families families;
   const Labels labels = {{"version", kVersion},
                          {"engine", std::string(sources_.engine)},
@@ -205,11 +205,7 @@ std::vector<MetricFamily> Metrics::Collect() const {
                    seconds(sources_.control.stalled_ns.value()));
   families.gauge("nvr_readerd_refuses_opens", "1 while --fail-fast refuses new opens.",
                  sources_.control.refuses_opens);
-  return families.take();
-}
-
-std::string Metrics::text() const {
-  return prometheus::TextSerializer().Serialize(Collect());
+  return prometheus::TextSerializer().Serialize(families.take());
 }
 
 }  // namespace nvr::daemon

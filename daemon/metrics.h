@@ -3,7 +3,6 @@
 // thread. Reads atomics, and nothing else: each number is exact by itself.
 #pragma once
 
-#include <prometheus/collectable.h>
 #include <prometheus/metric_family.h>
 
 #include <cstdint>
@@ -27,12 +26,11 @@ struct MetricsSources {
   const InFlight& in_flight;
 };
 
-class Metrics : public prometheus::Collectable {
+class Metrics {
  public:
   explicit Metrics(const MetricsSources& sources);
 
-  [[nodiscard]] std::vector<prometheus::MetricFamily> Collect() const override;
-  // The same in Prometheus' text form.
+  // In Prometheus' text form.
   [[nodiscard]] std::string text() const;
 
  private:

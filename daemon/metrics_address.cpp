@@ -5,8 +5,7 @@
 #include <netinet/in.h>
 
 #include <charconv>
-
-#include "shm/unique_fd.h"
+#include <utility>
 
 namespace nvr::daemon {
 
@@ -32,7 +31,7 @@ std::string MetricsAddress::to_string(int with_port) const {
   return (is_ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(with_port);
 }
 
-Result<void> MetricsAddress::check_free() const {
+Result<MetricsAddress::Listening> MetricsAddress::listen() const {
   sockaddr_in v4 = {};
   v4.sin_family = AF_INET;
   v4.sin_port = htons(port);
@@ -41,15 +40,16 @@ Result<void> MetricsAddress::check_free() const {
   v6.sin6_port = htons(port);
   inet_pton(is_ipv6 ? AF_INET6 : AF_INET, host.c_str(),
             is_ipv6 ? static_cast<void*>(&v6.sin6_addr) : static_cast<void*>(&v4.sin_addr));
-  const auto* const address =
-      is_ipv6 ? reinterpret_cast<const sockaddr*>(&v6) : reinterpret_cast<const sockaddr*>(&v4);
-  const shm::UniqueFd probe(socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  const int on = 1;  // as the server does
-  if (probe) setsockopt(probe.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-  if (!probe || bind(probe.get(), address, is_ipv6 ? sizeof(v6) : sizeof(v4)) != 0 ||
-      ::listen(probe.get(), 1) != 0)
+  auto* const address = is_ipv6 ? reinterpret_cast<sockaddr*>(&v6) : reinterpret_cast<sockaddr*>(&v4);
+  socklen_t length = is_ipv6 ? sizeof(v6) : sizeof(v4);
+  shm::UniqueFd socket(::socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const int on = 1;
+  if (socket) setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  if (socket && is_ipv6) setsockopt(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+  if (!socket || bind(socket.get(), address, length) != 0 || ::listen(socket.get(), SOMAXCONN) != 0 ||
+      getsockname(socket.get(), address, &length) != 0)
     return fail_errno(errno, "cannot serve metrics at " + to_string(port) + " (--metrics)");
-  return {};
+  return Listening{.socket = std::move(socket), .port = ntohs(is_ipv6 ? v6.sin6_port : v4.sin_port)};
 }
 
 }  // namespace nvr::daemon

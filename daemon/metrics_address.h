@@ -7,6 +7,7 @@
 #include <string>
 
 #include "nvr/error.h"
+#include "shm/unique_fd.h"
 
 namespace nvr::daemon {
 
@@ -17,10 +18,13 @@ struct MetricsAddress {
 
   // InvalidArgument, naming the text and what it should look like. Port 0: any that is free.
   [[nodiscard]] static Result<MetricsAddress> parse(const std::string& text);
-  // As it was, with this port; for `listening_ports` of the server and for a URL.
+  // As it was, with this port.
   [[nodiscard]] std::string to_string(int with_port) const;
-  // Why nobody can listen there now, if so: the server itself does not say.
-  [[nodiscard]] Result<void> check_free() const;
+  struct Listening {
+    shm::UniqueFd socket;  // non-blocking
+    std::uint16_t port = 0;
+  };
+  [[nodiscard]] Result<Listening> listen() const;
 };
 
 }  // namespace nvr::daemon

@@ -6,7 +6,6 @@
 #include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/landlock.h>
-#include <netinet/in.h>
 #include <seccomp.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -50,16 +49,15 @@ std::uint64_t file_accesses_of(int abi) {
 constexpr std::uint64_t kNetBind = 1;
 constexpr std::uint64_t kNetConnect = 2;
 
-// Refuses the calling thread all that Landlock can, but for `allowed` beneath `directory` (-1: nowhere) and
-// for those uses of TCP that are not in `refused_net`. Returns the ABI, or 0 when the kernel does not have
-// it.
-int landlock(int directory, std::uint64_t allowed, std::uint64_t refused_net = kNetBind | kNetConnect) {
+// Refuses the calling thread all that Landlock can, but for `allowed` beneath `directory` (-1: nowhere).
+// Returns the ABI, or 0 when the kernel does not have it.
+int landlock(int directory, std::uint64_t allowed) {
   if (!kIsWhole) return 0;
   const auto abi =
       static_cast<int>(syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION));
   if (abi <= 0) return 0;
   RulesetAttributes attributes = {.handled_access_fs = file_accesses_of(abi),
-                                  .handled_access_net = abi >= 4 ? refused_net : 0,
+                                  .handled_access_net = abi >= 4 ? kNetBind | kNetConnect : 0,
                                   .scoped = abi >= 6 ? 3u : 0u};  // abstract sockets and signals
   const std::size_t size = abi >= 6 ? sizeof(attributes) : abi >= 4 ? 16 : 8;
   const shm::UniqueFd ruleset(static_cast<int>(syscall(SYS_landlock_create_ruleset, &attributes, size, 0)));
@@ -203,18 +201,6 @@ scmp_arg_cmp is(unsigned argument, std::uint32_t value) {
   return has(argument, UINT32_MAX, value);
 }
 
-// What the metrics server's threads do with the socket that listens, and with those that come from it. The
-// last three are of threads that have only just been started.
-void allow_server(Filter& filter) {
-  for (const int call : {SCMP_SYS(accept), SCMP_SYS(getsockname), SCMP_SYS(getpeername)}) filter.allow(call);
-  for (const int command : {F_SETFD, F_SETFL})
-    filter.allow(SCMP_SYS(fcntl), is(1, static_cast<std::uint32_t>(command)));
-  filter.allow(SCMP_SYS(setsockopt), is(1, IPPROTO_TCP));
-  filter.allow(SCMP_SYS(prctl), is(0, PR_SET_NAME));
-  filter.allow(SCMP_SYS(set_robust_list));
-  filter.allow(SCMP_SYS(rseq));
-}
-
 }  // namespace
 
 bool sandbox_is_whole() {
@@ -248,14 +234,7 @@ Confinement confine_control_thread(const std::string& socket_path) {
   return done;
 }
 
-Confinement confine_metrics_thread() {
-  Confinement done;
-  done.drops_all = keep_capabilities(0);
-  done.landlock_abi = landlock(-1, 0, kNetConnect);
-  return done;
-}
-
-Confinement confine_log_thread() {
+Confinement confine_helper_thread() {
   Confinement done;
   done.drops_all = keep_capabilities(0);
   done.landlock_abi = landlock(-1, 0);
@@ -286,7 +265,6 @@ int filter_system_calls(const FilterOptions& options) {
   filter.allow(SCMP_SYS(setsockopt), is(1, SOL_SOCKET));
   filter.allow(SCMP_SYS(tgkill), is(0, static_cast<std::uint32_t>(getpid())));  // raise() and abort()
   if (options.notifies) filter.allow(SCMP_SYS(socket), is(0, AF_UNIX), has(1, 0xf, SOCK_DGRAM));
-  if (options.metrics) allow_server(filter);
   if (options.io_uring)
     for (const int call : kNeededByRing) filter.allow(call);
   return filter.load();

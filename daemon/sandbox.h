@@ -28,12 +28,8 @@ struct Confinement {
 // Control thread, when it listens: of all files it can remove those beside `socket_path` (empty: none).
 [[nodiscard]] Confinement confine_control_thread(const std::string& socket_path);
 
-// The thread that the metrics server's threads descend from, before it listens: no file can be opened, no TCP
-// port connected to. That it can be bound to is refused by the filter of system calls, later.
-[[nodiscard]] Confinement confine_metrics_thread();
-
-// The thread that writes the log to a descriptor that is open.
-[[nodiscard]] Confinement confine_log_thread();
+// A thread that has all that it needs open: the log's, the one that serves the metrics.
+[[nodiscard]] Confinement confine_helper_thread();
 
 // What both have come to: the log tells of the weaker.
 [[nodiscard]] Confinement weaker_of(const Confinement& one, const Confinement& other);
@@ -41,7 +37,6 @@ struct Confinement {
 struct FilterOptions {
   bool io_uring = false;  // the ring is there, and is used
   bool notifies = false;  // systemd is told how it goes
-  bool metrics = false;   // a server of TCP listens
 };
 
 // All threads, those of now and of later. What never ends well (exec, ptrace, mount, ...) kills the process,
