@@ -99,6 +99,12 @@ struct Host {
   std::optional<StreamerProcess> streamer;
 };
 
+// Nobody has written to it for a while.
+void let_rest(const std::string& path) {
+  std::filesystem::last_write_time(path,
+                                   std::filesystem::file_time_type::clock::now() - std::chrono::hours(1));
+}
+
 // As rsync -t does it.
 void copy_with_time(const RecordingFile& file, const Site& to) {
   const std::string target = to.directory() + "/" + file_name_of(file.id);
@@ -111,6 +117,7 @@ TEST_CASE("behind nginx: slices are kept, and recordings are found on the host t
   Host one;
   Host two;
   const RecordingFile file = one.site.record({1, 1}, 5'000'001);
+  let_rest(file.path);
   std::vector<RecordingFile> scattered;
   for (std::uint32_t i = 0; i < 6; ++i)
     scattered.push_back((i % 2 == 0 ? one : two).site.record({2, i}, 100'000 + i));
@@ -142,11 +149,39 @@ TEST_CASE("behind nginx: slices are kept, and recordings are found on the host t
   CHECK(nginx.get("/live/1/1", {"--range", "10-19"}).output == whole.substr(10, 10));
 }
 
+TEST_CASE("behind nginx: a recording that grows is whole for everybody, and kept once it has come to rest") {
+  if (const auto reason = missing_program({"nginx", "curl"})) return skip_or_fail(*reason);
+  Host one;
+  Host two;
+  const RecordingFile file = make_recording(one.site.root().path(), {1, 1}, 3'000'001, test_seed());
+  const std::string content = read_file(file.path);
+  const std::string path = one.site.directory() + "/" + file_name_of(file.id);
+  one.start();
+  two.start();
+  const Nginx nginx(*one.streamer, *two.streamer);
+  std::ofstream recorder(path, std::ios::binary);
+  for (const std::size_t size : {std::size_t{700'000}, std::size_t{1'500'000}, content.size()}) {
+    const auto written = static_cast<std::size_t>(recorder.tellp());
+    recorder << std::string_view(content).substr(written, size - written) << std::flush;
+    for (int viewer = 0; viewer < 2; ++viewer) {
+      const std::string found = nginx.get("/1/1").output;
+      CHECK(found.size() == size);
+      CHECK(file.difference(0, std::as_bytes(std::span(found))) == "");
+    }
+  }
+  let_rest(path);
+  CHECK((nginx.get("/1/1").output == content));
+  const double sent = one.sent();
+  CHECK((nginx.get("/1/1").output == content));
+  CHECK(one.sent() == sent);
+}
+
 TEST_CASE("behind nginx: a host dies while a client downloads, and the client gets every byte") {
   if (const auto reason = missing_program({"nginx", "curl"})) return skip_or_fail(*reason);
   Host one;
   Host two;
   const RecordingFile file = one.site.record({1, 1}, 24'000'001);
+  let_rest(file.path);
   copy_with_time(file, two.site);
   one.start();
   two.start();

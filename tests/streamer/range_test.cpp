@@ -53,6 +53,21 @@ TEST_CASE("an ETag changes with everything that can change, and for replicas wit
   CHECK(etag_of(info, false) == "\"1-2-3-4-5\"");
 }
 
+TEST_CASE(
+    "a recording has settled when it was left alone for long enough, by a clock that is not ahead of ours") {
+  const std::chrono::system_clock::time_point now{std::chrono::hours(1000)};
+  const auto settled = [&](std::chrono::nanoseconds mtime) {
+    return has_settled({.device = 1, .inode = 2, .size = 3, .mtime_ns = mtime.count()}, now,
+                       std::chrono::minutes(1));
+  };
+  CHECK(settled(now.time_since_epoch() - std::chrono::minutes(1)));
+  CHECK_FALSE(settled(now.time_since_epoch() - std::chrono::minutes(1) + std::chrono::nanoseconds(1)));
+  CHECK_FALSE(settled(now.time_since_epoch()));
+  CHECK_FALSE(settled(std::chrono::nanoseconds::max()));
+  CHECK(settled(std::chrono::nanoseconds::min()));
+  CHECK(settled(std::chrono::nanoseconds(0)));
+}
+
 TEST_CASE("If-None-Match compares weakly with every ETag of the list") {
   CHECK(is_listed("\"a\"", "\"a\""));
   CHECK(is_listed("W/\"a\"", "\"a\""));

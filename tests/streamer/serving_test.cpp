@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <chrono>
+#include <filesystem>
 
 #include "nvr/client.h"
 #include "tests/streamer/streamer_process.h"
@@ -124,6 +126,37 @@ TEST_CASE("a growing recording is served as far as it goes") {
     REQUIRE(write(fd.get(), rest.data(), rest.size()) == static_cast<ssize_t>(rest.size()));
   }
   CHECK(problem_with(ask(streamer, "/1/1", {"Range: bytes=150000-"}), 206, whole, 150'000, 200'000) == "");
+}
+
+TEST_CASE("no cache keeps a recording that was written to a moment ago") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 300'000);
+  const DaemonProcess daemon = site.start();
+  const StreamerProcess streamer({{"a", daemon.socket()}});
+  const StreamerProcess patient({{"a", daemon.socket()}}, {"--settle-time", "100000"});
+  const auto caching = [&](const std::vector<std::string>& headers, const std::string& method = "GET") {
+    return ask(streamer, "/1/1", headers, method).header("cache-control");
+  };
+  const auto modify = [&](std::chrono::hours ago) {
+    std::filesystem::last_write_time(file.path, std::filesystem::file_time_type::clock::now() - ago);
+  };
+  for (const bool is_future : {false, true}) {
+    CAPTURE(is_future);
+    if (is_future) modify(std::chrono::hours(-24));  // nobody can tell
+    CHECK(caching({}) == "no-store");
+    CHECK(caching({}, "HEAD") == "no-store");
+    CHECK(caching({bytes(100'000, 200'000)}) == "no-store");
+    CHECK(caching({"Range: bytes=300000-"}) == "no-store");
+    const std::string etag = ask(streamer, "/1/1", {}, "HEAD").header("etag");
+    CHECK(etag != "");
+    CHECK(caching({"If-None-Match: " + etag}) == "no-store");
+  }
+  CHECK(ask(streamer, "/1/2").header("cache-control") == "");  // nginx would not keep the next host's answer
+  modify(std::chrono::hours(2));
+  CHECK(caching({}) == "");
+  CHECK(caching({}, "HEAD") == "");
+  CHECK(caching({bytes(100'000, 200'000)}) == "");
+  CHECK(ask(patient, "/1/1").header("cache-control") == "no-store");
 }
 
 TEST_CASE("what cannot be answered is said clearly") {

@@ -96,6 +96,8 @@ tl::expected<Options, int> parse_options(int argc, char** argv) {
   timeouts.add("--write-timeout", settings.write_timeout, "Close one whose viewer takes nothing for so long");
   timeouts.add("--idle-timeout", settings.idle_timeout, "Close one that asks for nothing for so long");
   timeouts.add("--header-timeout", settings.header_timeout, "Close one whose request takes so long to come");
+  timeouts.add("--settle-time", settings.settle_time,
+               "Let caches keep a recording once nobody has written to it for so long");
   timeouts.add("--drain-timeout", settings.drain_timeout, "After SIGTERM, let responses go on for so long");
   if (const auto code = tools::parse_command_line(app, argc, argv)) return tl::unexpected(*code);
 

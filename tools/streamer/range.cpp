@@ -65,6 +65,12 @@ std::string etag_of(const RecordingInfo& info, bool for_replicas) {
                      info.birth_ns);
 }
 
+bool has_settled(const RecordingInfo& info, std::chrono::system_clock::time_point now,
+                 std::chrono::milliseconds settle_time) {
+  const auto latest = now.time_since_epoch() - settle_time;
+  return info.mtime_ns <= std::chrono::nanoseconds(latest).count();
+}
+
 bool is_listed(std::string_view if_none_match, std::string_view etag) {
   if (trim(if_none_match) == "*") return true;
   while (!if_none_match.empty()) {

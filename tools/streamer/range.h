@@ -2,6 +2,7 @@
 // already (section 13). Pure; any thread.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -38,6 +39,10 @@ struct RangeHeader {
 // The strong ETag of a recording as it is now. With `for_replicas` it is made of size and mtime alone, and so
 // the same for every copy of the recording that kept its mtime.
 [[nodiscard]] std::string etag_of(const RecordingInfo& info, bool for_replicas);
+
+// Was the recording left alone for `settle_time`, by the clock of its file? One that was not may still grow.
+[[nodiscard]] bool has_settled(const RecordingInfo& info, std::chrono::system_clock::time_point now,
+                               std::chrono::milliseconds settle_time);
 
 // If-None-Match: is `etag` on the list? Weak comparison.
 [[nodiscard]] bool is_listed(std::string_view if_none_match, std::string_view etag);

@@ -24,6 +24,7 @@ struct Settings {
   std::chrono::milliseconds header_timeout{10'000};  // for a whole request, once it has begun
   std::chrono::milliseconds write_timeout{60'000};   // for a viewer to take anything at all
   std::chrono::milliseconds drain_timeout{10'000};   // for responses to end after SIGTERM
+  std::chrono::milliseconds settle_time{60'000};     // since a recording's mtime, for caches to keep it
   bool etags_for_replicas = false;
 };
 

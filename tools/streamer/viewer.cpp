@@ -5,6 +5,7 @@
 
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/write.hpp>
+#include <chrono>
 #include <ctime>
 #include <sstream>
 
@@ -220,6 +221,9 @@ void Viewer::send_recording(Found found) {
   const Slice slice = found.decision.slice;
   disk_name_ = found.disk->name();
   Response response = this->response(status_of(found.decision.kind));
+  // Not in a 404: after one with it nginx keeps nothing of the next host's answer either.
+  if (!has_settled(found.known.info, std::chrono::system_clock::now(), service_.settings.settle_time))
+    response.set(http::field::cache_control, "no-store");
   response.set(http::field::etag, found.etag);
   response.set(http::field::accept_ranges, "bytes");
   if (found.decision.kind == Kind::kNotSatisfiable) {
