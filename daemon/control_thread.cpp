@@ -16,6 +16,7 @@
 #include <system_error>
 #include <utility>
 
+#include "daemon/limits.h"
 #include "daemon/log.h"
 #include "daemon/signals.h"
 #include "daemon/status.h"
@@ -154,6 +155,9 @@ Result<void> ControlThread::on_directory_opened(const DirectoryOpened& opened) {
   if (!listening) return listening;
   if (auto serving = serve_metrics(); !serving) return serving;
   watch_directory(opened);
+  const auto descriptors = check_descriptors_left(options_.max_clients, !options_.metrics.empty());
+  if (!descriptors) return tl::unexpected(descriptors.error());
+  if (!descriptors->empty()) spdlog::warn("{}", *descriptors);
   if (options_.sandbox) confine(opened);
   statistics_.is_serving.set(1);
   spdlog::info("ready: serving {} at {} (engine {}, {} disk)", options_.directory, options_.socket_path,

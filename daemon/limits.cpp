@@ -2,15 +2,18 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <system_error>
 
 #include "daemon/metrics_server.h"
 #include "shm/protocol.h"
+#include "shm/unique_fd.h"
 
 namespace nvr::daemon {
 namespace {
@@ -24,6 +27,11 @@ constexpr rlim_t kMetricsDescriptors = MetricsServer::kMaxConnections + 8;
 // Socket, pidfd, doorbell, two segments, and two more of one whose client kept its maps.
 constexpr rlim_t kDescriptorsPerClient = 7;
 constexpr std::size_t kMemoryLeft = 16 << 20;
+
+rlim_t descriptors_for(std::uint32_t clients, rlim_t streams, bool has_metrics) {
+  return kDescriptors + (has_metrics ? kMetricsDescriptors : 0) +
+         rlim_t{clients} * (kDescriptorsPerClient + streams);
+}
 
 std::string_view remedy_for(int sys_errno) {
   switch (sys_errno) {
@@ -65,22 +73,26 @@ Result<void> set_up_stacks() {
                                             " are needed: raise RLIMIT_STACK (ulimit -s, LimitSTACK=)");
 }
 
-Result<std::string> set_descriptor_limit(std::uint32_t max_clients, bool has_metrics) {
+void set_descriptor_limit(std::uint32_t max_clients, bool has_metrics) {
   rlimit limit = {};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return {};
-  const rlim_t own = has_metrics ? kMetricsDescriptors : 0;
-  const rlim_t most = own + kDescriptors + rlim_t{max_clients} * (kDescriptorsPerClient + shm::kMaxStreams);
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const rlim_t most = descriptors_for(max_clients, shm::kMaxStreams, has_metrics);
   limit.rlim_cur = limit.rlim_max = std::min(limit.rlim_max, most);
   setrlimit(RLIMIT_NOFILE, &limit);
-  const std::string there = std::to_string(limit.rlim_max) + " files may be open (RLIMIT_NOFILE)";
-  const std::string remedy = ": raise it (ulimit -n, LimitNOFILE=)";
-  if (limit.rlim_max < own + kLeastDescriptors)
-    return fail(Code::kResourceExhausted, there + ", and " + std::to_string(own + kLeastDescriptors) +
-                                              " are needed to serve one client" + remedy);
-  const rlim_t usual = own + kDescriptors + rlim_t{max_clients} * (kDescriptorsPerClient + 1);
-  if (limit.rlim_max >= usual) return {};
-  return there + ", and " + std::to_string(max_clients) +
-         " clients (--max-clients) with a stream each need " + std::to_string(usual) + remedy;
+}
+
+Result<std::string> check_descriptors_left(std::uint32_t max_clients, bool has_metrics) {
+  std::array<shm::UniqueFd, kDescriptorsPerClient + 1> of_one_client;
+  for (shm::UniqueFd& fd : of_one_client) {
+    fd.reset(eventfd(0, EFD_CLOEXEC));
+    if (!fd) return fail_errno(errno, "no client could be served");
+  }
+  rlimit limit = {};
+  const rlim_t usual = descriptors_for(max_clients, 1, has_metrics);
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= usual) return {};
+  return std::to_string(limit.rlim_cur) + " files may be open (RLIMIT_NOFILE), and " +
+         std::to_string(max_clients) + " clients (--max-clients) with a stream each need " +
+         std::to_string(usual) + ": raise it (ulimit -n, LimitNOFILE=)";
 }
 
 Result<void> check_proc() {

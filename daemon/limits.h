@@ -15,9 +15,12 @@ namespace nvr::daemon {
 // Before all else: a stack that main() and all threads can do with, whatever RLIMIT_STACK is.
 [[nodiscard]] Result<void> set_up_stacks();
 
-// Of descriptors, what the bounds can ask for, as far as the hard limit allows, and no more. Returns a
-// sentence for the log where there are fewer than clients may need; fails where there is none to be served.
-[[nodiscard]] Result<std::string> set_descriptor_limit(std::uint32_t max_clients, bool has_metrics);
+// Of descriptors, what the bounds can ask for, as far as the hard limit allows, and no more.
+void set_descriptor_limit(std::uint32_t max_clients, bool has_metrics);
+
+// Once the daemon has all of its own. Fails where they do not suffice for one client; returns a sentence for
+// the log where they do not suffice for all of them.
+[[nodiscard]] Result<std::string> check_descriptors_left(std::uint32_t max_clients, bool has_metrics);
 
 // What segments are handed out by.
 [[nodiscard]] Result<void> check_proc();

@@ -1,5 +1,4 @@
 // nvr-readerd: reads one directory of recordings on behalf of other processes.
-#include <spdlog/spdlog.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -25,15 +24,13 @@ int main(int argc, char** argv) {
   Options options = parse_options(argc, argv);
   auto signals = set_up_signals();
   if (!signals) fail_to_start(signals.error());
-  const auto descriptors = set_descriptor_limit(options.max_clients, !options.metrics.empty());
-  if (!descriptors) fail_to_start(descriptors.error());
+  set_descriptor_limit(options.max_clients, !options.metrics.empty());
   if (auto left = check_memory_left(); !left) fail_to_start(left.error());
   if (auto there = check_proc(); !there) fail_to_start(there.error());
   // A client of the same user could otherwise write to our memory through /proc/<pid>/mem.
   prctl(PR_SET_DUMPABLE, 0);
   if (options.sandbox) prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   if (auto set_up = set_up_log(options.log_level, options.sandbox); !set_up) fail_to_start(set_up.error());
-  if (!descriptors->empty()) spdlog::warn("{}", *descriptors);
 
   if (auto taken = take_passed_listener(options); !taken) fail_to_start(taken.error());
   auto control = ControlThread::create(std::move(options), std::move(*signals));
