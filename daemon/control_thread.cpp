@@ -136,6 +136,7 @@ Error ControlThread::run() {
 
 int ControlThread::timeout_ms() const {
   std::uint64_t next_ns = std::min(peers_->next_deadline_ns(), next_left_out_ns());
+  next_ns = std::min(next_ns, manager_.next_ns());
   if (beating_) next_ns = std::min(next_ns, next_beat_ns_);
   if (systemd_period_ns_ != 0) next_ns = std::min(next_ns, next_systemd_ns_);
   if (next_ns == UINT64_MAX) return -1;
@@ -164,7 +165,7 @@ Result<void> ControlThread::on_directory_opened(const DirectoryOpened& opened) {
                engine_, to_string(device_));
   std::uint64_t systemd_us = 0;
   if (sd_watchdog_enabled(0, &systemd_us) > 0) systemd_period_ns_ = systemd_us * 1000 / 2;
-  sd_notifyf(0, "READY=1\nSTATUS=Serving %s", options_.directory.c_str());
+  manager_.tell("READY=1\nSTATUS=Serving " + options_.directory);
   return {};
 }
 
@@ -225,7 +226,7 @@ void ControlThread::confine(const DirectoryOpened& opened) {
 // started anew has an engine that works.
 void ControlThread::give_up(const std::string& why, int exit_status) {
   spdlog::error("{}", why);
-  sd_notifyf(0, "STATUS=%s", why.c_str());
+  manager_.tell("STATUS=" + why);
   peers_->end_all({.code = Code::kUnavailable, .message = why});
   finish_log();
   _exit(exit_status);
@@ -233,7 +234,7 @@ void ControlThread::give_up(const std::string& why, int exit_status) {
 
 void ControlThread::stop(const std::string& why) {
   spdlog::info("stopping on {}", why);
-  sd_notify(0, "STOPPING=1\nSTATUS=Stopping");
+  manager_.tell("STOPPING=1\nSTATUS=Stopping");
   peers_->end_all({.code = Code::kUnavailable, .message = "the daemon is stopping"});
   finish_log();
   _exit(0);
@@ -259,7 +260,7 @@ std::optional<Error> ControlThread::take_mail() {
       if (auto listening = on_directory_opened(*opened); !listening) return listening.error();
     } else if (const auto* const missing = std::get_if<DirectoryMissing>(&*message)) {
       spdlog::warn("{}; trying until it is there (--wait-for-dir)", missing->error.message);
-      sd_notifyf(0, "STATUS=Waiting for %s", options_.directory.c_str());
+      manager_.tell("STATUS=Waiting for " + options_.directory);
     } else if (const auto* const failed = std::get_if<StartFailed>(&*message)) {
       return failed->error;
     } else if (const auto* const detached = std::get_if<Detached>(&*message)) {
@@ -300,8 +301,9 @@ void ControlThread::on_report(const OperationReport& report) {
 // Keeps the heartbeat while streams are open, and stops it when none is: an idle daemon sleeps for good.
 void ControlThread::beat() {
   const std::uint64_t now = shm::now_ns();
+  if (now >= manager_.next_ns()) manager_.go_on();
   if (systemd_period_ns_ != 0 && now >= next_systemd_ns_) {
-    sd_notify(0, "WATCHDOG=1");
+    manager_.tell_alive();
     next_systemd_ns_ = now + systemd_period_ns_;
   }
   // Woken, perhaps by a stream that has gone by now. It counts as rung for all the same, so the next one

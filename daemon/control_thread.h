@@ -15,6 +15,7 @@
 #include "daemon/metrics_server.h"
 #include "daemon/options.h"
 #include "daemon/peers.h"
+#include "daemon/service_manager.h"
 #include "daemon/stall_clock.h"
 #include "daemon/stall_log.h"
 #include "daemon/watchdog.h"
@@ -69,6 +70,7 @@ class ControlThread {
 
   std::string_view engine_;
   Device device_;
+  ServiceManager manager_;
   Watchdog watchdog_;
   std::uint64_t last_slow_end_ns_ = 0;
   StallClock stall_clock_;

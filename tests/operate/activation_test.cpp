@@ -1,5 +1,6 @@
 // systemd's protocols: the passed socket is used, and stays when the daemon ends; readiness and the watchdog
 // are told, also while the disk hangs.
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -8,6 +9,7 @@
 #include <array>
 #include <catch2/catch.hpp>
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 
 #include "tests/support/slow_disk.h"
 #include "tests/support/streams.h"
@@ -95,6 +97,17 @@ class Notified {
   Notified(const Notified&) = delete;
   Notified& operator=(const Notified&) = delete;
 
+  // Fills the socket, so that there is no room for another message.
+  void fill() const {
+    const shm::UniqueFd sender(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    sockaddr_un address = {};
+    socklen_t length = sizeof(address);
+    auto* const to = reinterpret_cast<sockaddr*>(&address);
+    REQUIRE(getsockname(socket_.get(), to, &length) == 0);
+    while (sendto(sender.get(), "full", 4, 0, to, length) == 4) {
+    }
+    REQUIRE(errno == EAGAIN);
+  }
   // Is something told that contains this, sooner or later?
   [[nodiscard]] bool hears(std::string_view what) const {
     return wait_until([&] {
@@ -108,6 +121,22 @@ class Notified {
  private:
   shm::UniqueFd socket_;
 };
+
+TEST_CASE("systemd that does not read holds up neither clients, nor status, nor the end") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 300'000);
+  const Notified systemd(site.root() / "notify.sock");
+  systemd.fill();
+  DaemonProcess daemon = site.start();
+  Client client = connect_to(daemon);
+  CHECK(problem_reading(client, file) == "");
+  CHECK(daemon.total("connections_now") == 1);
+  CHECK(systemd.hears("READY=1\n"));  // once it reads
+  CHECK(systemd.hears("WATCHDOG=1"));
+  systemd.fill();
+  CHECK(daemon.total("connections_now") == 1);
+  CHECK(to_string(daemon.terminate()) == "exit 0");
+}
 
 TEST_CASE("systemd hears that the daemon is ready, and that it lives while the disk hangs") {
   if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
