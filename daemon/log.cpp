@@ -1,5 +1,6 @@
 #include "daemon/log.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <spdlog/details/null_mutex.h>
 #include <spdlog/details/os.h>
@@ -155,8 +156,10 @@ Confinement log_confinement() {
 
 void say_why_it_ends(const std::string& why) {
   std::string line = (logs_to_journal() ? "<3>nvr-readerd: " : "nvr-readerd: ") + why + '\n';
-  if (queue == nullptr) {  // the log could not be set up
-    static_cast<void>(!write(STDERR_FILENO, line.data(), line.size()));
+  if (queue == nullptr) {  // there is no log yet, or there cannot be one
+    pollfd entry = {.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+    if (poll(&entry, 1, static_cast<int>(kFinishTime.count())) > 0)
+      static_cast<void>(!write(STDERR_FILENO, line.data(), line.size()));
     return;
   }
   queue->put(std::move(line));

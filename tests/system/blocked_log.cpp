@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <pty.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <termios.h>
 #include <unistd.h>
@@ -143,6 +144,18 @@ TEST_CASE("a daemon that cannot start ends, whether its log is read or not") {
   Place place(Place::Kind::kPipe);
   REQUIRE(write(place.writer(), std::string(4096, '.').c_str(), 4096) == 4096);
   Process daemon = start(site.root() / "nowhere", site.socket(), place);
+  CHECK(to_string(daemon.wait().value_or(Exit{})) == "exit 2");
+}
+
+TEST_CASE("a daemon that ends before it has a log does not wait for the reader either", "[plain]") {
+  const Place place(Place::Kind::kPipe);
+  REQUIRE(write(place.writer(), std::string(4096, '.').c_str(), 4096) == 4096);
+  const auto limit_stack = [] {
+    const rlimit small = {.rlim_cur = 64 << 10, .rlim_max = 64 << 10};
+    return setrlimit(RLIMIT_STACK, &small) == 0;
+  };
+  Process daemon = spawn(Command{.argv = {path_of_daemon(), "--version"}, .before_exec = limit_stack},
+                         place.writer(), place.writer());
   CHECK(to_string(daemon.wait().value_or(Exit{})) == "exit 2");
 }
 
