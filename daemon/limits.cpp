@@ -21,8 +21,7 @@ namespace {
 constexpr rlim_t kLeastStack = 256 << 10;
 constexpr rlim_t kUsualStack = 8 << 20;
 constexpr std::size_t kThreadStack = 2 << 20;
-constexpr rlim_t kLeastDescriptors = 32;  // with one client
-constexpr rlim_t kDescriptors = 64;       // of the daemon itself
+constexpr rlim_t kDescriptors = 64;  // of the daemon itself
 constexpr rlim_t kMetricsDescriptors = MetricsServer::kMaxConnections + 8;
 // Socket, pidfd, doorbell, two segments, and two more of one whose client kept its maps.
 constexpr rlim_t kDescriptorsPerClient = 7;
