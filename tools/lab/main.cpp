@@ -38,8 +38,8 @@ void add_soak(CLI::App& app, soak::Options& options) {
 void add_demo(CLI::App& app, demo::Options& options) {
   app.description(
       "Viewers on two disks, one of which stalls for a while.\nExit 0 only if every byte was right, all were "
-      "told in time, disk B's viewers noticed nothing, and no client\nthread was ever in uninterruptible "
-      "sleep. Beside them a process reads disk A by itself, to show the difference.");
+      "told in time, disk B's viewers noticed nothing, and no client\nthread waited for the disk in "
+      "uninterruptible sleep. Beside them a process reads disk A by itself, to show the difference.");
   app.add_option("--engine", options.engine, "Of both daemons")
       ->check(CLI::IsMember({"mmap", "io_uring"}))
       ->capture_default_str();
