@@ -300,7 +300,7 @@ enum class DiskOperation : std::uint32_t { kNone = 0, kOpen = 1, kRead = 2 };
 // it writes (a seqlock with every access seq_cst: it changes a few times a second at most).
 struct alignas(kWriterDistance) DiskState {
   Word sequence;
-  Word operation;      // DiskOperation; kNone: nothing has been in flight for longer than a heartbeat
+  Word operation;  // DiskOperation; kNone: nothing has been in flight for longer than a heartbeat
   // The daemon's CLOCK_MONOTONIC when the operation was handed to the disk. For daemons before 1.3: a client
   // in another time namespace has another clock.
   LongWord since_ns;

@@ -26,7 +26,8 @@ namespace nvr::test {
     struct stat after = {};
     if (stat(file.path.c_str(), &after) != 0) throw TestFailure("cannot stat " + file.path);
     if (after.st_ino == before.st_ino) {
-      twin = make_recording(std::filesystem::path(file.path).parent_path(), file.id, file.size, file.seed + 1);
+      twin =
+          make_recording(std::filesystem::path(file.path).parent_path(), file.id, file.size, file.seed + 1);
       const timespec times[2] = {before.st_atim, before.st_mtim};
       if (utimensat(AT_FDCWD, file.path.c_str(), static_cast<const timespec*>(times), 0) != 0)
         throw TestFailure("cannot set the times of " + file.path);

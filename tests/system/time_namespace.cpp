@@ -91,8 +91,8 @@ TEST_CASE("a client whose clock is behind the daemon's hears how long the disk h
                                    .before_exec = go_ahead});
   const ReleaseAtEnd release(disk);
   disk.stall_reads(file.id);
-  ClientProcess client = ClientProcess::start(
-      [&](const Reporter&) { check_what_is_heard(daemon.socket(), file, begun); });
+  ClientProcess client =
+      ClientProcess::start([&](const Reporter&) { check_what_is_heard(daemon.socket(), file, begun); });
   CHECK(client.failure() == "");
 }
 

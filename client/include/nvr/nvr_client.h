@@ -107,10 +107,10 @@ NVR_API int nvr_native_handle(const nvr_client* client);
 NVR_API int nvr_dispatch(nvr_client* client, nvr_error** error);
 
 typedef struct nvr_disk_status {
-  int stuck;   /* an operation has been on the disk for longer than 100 ms */
-  int opening; /* an open rather than a read */
+  int stuck;             /* an operation has been on the disk for longer than 100 ms */
+  int opening;           /* an open rather than a read */
   uint64_t stuck_for_ns; /* as the daemon counts it, ten times a second */
-  uint64_t recording; /* composite id */
+  uint64_t recording;    /* composite id */
   uint64_t offset;
 } nvr_disk_status;
 /* From shared memory: asks nobody and never blocks. */
