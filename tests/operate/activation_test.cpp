@@ -35,7 +35,9 @@ class Activated {
          {std::string("-l"), socket_, path_of_daemon(), std::string("--dir"), site.directory()})
       argv.push_back(argument);
     process_.emplace(spawn({.argv = argv, .uid = {}, .max_descriptors = {}}, log_.fd(), log_.fd()));
-    if (!wait_until([&] { return is_socket_there(socket_); })) throw TestFailure("nobody listens: " + log());
+    // Not for the socket's path, which is there a moment before anybody listens.
+    if (!wait_until([&] { return log().find("Listening on ") != std::string::npos; }))
+      throw TestFailure("nobody listens: " + log());
   }
 
   [[nodiscard]] std::string log() const { return log_.text(); }
