@@ -12,6 +12,7 @@
 #include <map>
 
 #include "daemon/build_facts.h"
+#include "daemon/memory_budget.h"
 #include "daemon/metrics_address.h"
 #include "daemon/options_text.h"
 
@@ -103,7 +104,8 @@ void define(CLI::App& app, Options& options) {
       ->transform(kNotNegative)  // runs first
       ->type_name("SIZE");
   app.add_option("--total-memory", options.total_memory_bytes,
-                 "Most shared memory of all connections together [default: a quarter of the machine's]")
+                 "Most shared memory of all connections together [default: a quarter of what the machine "
+                 "or a cgroup lets the daemon have]")
       ->transform(CLI::AsSizeValue(false))
       ->transform(kNotNegative)  // runs first
       ->type_name("SIZE");
@@ -162,9 +164,7 @@ Result<void> settle(Options& options) {
       return wrong("--metrics " + address.error().message);
   if (options.expected_file.starts_with('/')) return wrong("--expect-file is relative to DIR");
   if (options.client_memory_bytes == 0) return wrong("--client-memory 0 would admit nobody");
-  if (options.total_memory_bytes == 0)
-    options.total_memory_bytes = static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) *
-                                 static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE)) / 4;
+  if (options.total_memory_bytes == 0) options.total_memory_bytes = available_memory_bytes() / 4;
   return {};
 }
 

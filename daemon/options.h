@@ -22,7 +22,7 @@ struct Options {
   std::uint32_t max_clients_per_uid = 0;          // 0: max_clients
   std::uint32_t connects_per_second = 0;          // of a user; 0: any number
   std::uint64_t client_memory_bytes = 64u << 20;  // most that one connection may ask for
-  std::uint64_t total_memory_bytes = 0;           // 0: a quarter of the machine's memory
+  std::uint64_t total_memory_bytes = 0;           // 0: a quarter of available_memory_bytes()
   std::vector<std::uint32_t> allowed_uids;        // besides the daemon's own and root
   std::uint32_t io_depth = 0;                     // 0: by the kind of device
   DeviceKind device_kind = DeviceKind::kAuto;

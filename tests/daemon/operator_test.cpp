@@ -4,14 +4,18 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "daemon/log_limiter.h"
 #include "daemon/log_queue.h"
+#include "daemon/memory_budget.h"
 #include "daemon/stall_log.h"
 #include "daemon/stream_facts.h"
 #include "shm/unique_fd.h"
+#include "tests/support/temp_dir.h"
 #include "tests/support/wait.h"
 
 namespace nvr::daemon {
@@ -33,6 +37,45 @@ TEST_CASE("the stall log keeps the last of them, the oldest first") {
   for (std::uint64_t i = 0; i < StallLog::kEntries; ++i)
     CHECK(text["operations"][i]["recording"] == "0/" + std::to_string(i + 10));
   CHECK(text["operations"][0]["error"] == "Input/output error");
+}
+
+TEST_CASE("memory: the least limit of the cgroup, its ancestors and the machine counts") {
+  const test::TempDir root;
+  const auto write = [&](const std::string& path, const std::string& text) {
+    std::filesystem::create_directories(std::filesystem::path(root / path).parent_path());
+    std::ofstream(root / path) << text;
+  };
+  const std::uint64_t machine = available_memory_bytes(root / "nothing");
+  CHECK(machine == std::uint64_t(sysconf(_SC_PHYS_PAGES)) * std::uint64_t(sysconf(_SC_PAGESIZE)));
+  const auto mounted = [&](const std::string& at, const std::string& inside, const std::string& type) {
+    return "36 35 0:31 " + inside + " " + (root / at) + " rw,relatime shared:9 - " + type + "\n";
+  };
+
+  SECTION("v2") {
+    write("proc/mountinfo", mounted("v2", "/", "cgroup2 cgroup2 rw,nsdelegate"));
+    write("proc/cgroup", "0::/a/b\n");
+    write("v2/a/b/memory.max", "max\n");
+    CHECK(available_memory_bytes(root / "proc") == machine);
+    write("v2/a/memory.max", "300000000\n");
+    CHECK(available_memory_bytes(root / "proc") == 300'000'000);
+    write("v2/a/b/memory.max", "268435456\n");
+    CHECK(available_memory_bytes(root / "proc") == 256 << 20);
+  }
+  SECTION("v1") {
+    write("proc/mountinfo",
+          mounted("v1cpu", "/", "cgroup cgroup rw,cpu") + mounted("v1", "/", "cgroup cgroup rw,memory"));
+    write("proc/cgroup", "4:cpu:/c\n3:memory:/a/b\n0::/\n");
+    write("v1/a/b/memory.limit_in_bytes", "9223372036854771712\n");
+    CHECK(available_memory_bytes(root / "proc") == machine);
+    write("v1/a/memory.limit_in_bytes", "268435456\n");
+    CHECK(available_memory_bytes(root / "proc") == 256 << 20);
+  }
+  SECTION("a container's cgroup, mounted as its root") {
+    write("proc/mountinfo", mounted("v1", "/docker/1", "cgroup cgroup rw,memory"));
+    write("proc/cgroup", "3:memory:/docker/1/deeper\n");
+    write("v1/memory.limit_in_bytes", "268435456\n");
+    CHECK(available_memory_bytes(root / "proc") == 256 << 20);
+  }
 }
 
 TEST_CASE("a kind of line is limited by itself, and what was left out is told once") {

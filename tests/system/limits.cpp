@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
 
@@ -29,6 +30,39 @@ std::function<bool()> limit(int resource, rlim_t value) {
 bool enter_mounts_of_its_own() {
   return unshare(CLONE_NEWNS) == 0 && mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
 }
+
+// A cgroup with a limit on memory, beneath the one that limits this process; gone at the end.
+class MemoryCgroup {
+ public:
+  explicit MemoryCgroup(std::uint64_t limit_bytes) {
+    std::ifstream cgroups("/proc/self/cgroup");
+    for (std::string line; std::getline(cgroups, line);)
+      if (const auto at = line.find(":memory:"); at != std::string::npos)
+        path_ = "/sys/fs/cgroup/memory" + line.substr(at + 8) + "/nvr-test-" + std::to_string(getpid());
+    if (path_.empty() || mkdir(path_.c_str(), 0755) != 0) {
+      path_.clear();
+      return;
+    }
+    std::ofstream(path_ + "/memory.limit_in_bytes") << limit_bytes;
+  }
+  ~MemoryCgroup() {
+    if (!path_.empty()) rmdir(path_.c_str());
+  }
+  MemoryCgroup(const MemoryCgroup&) = delete;
+  MemoryCgroup& operator=(const MemoryCgroup&) = delete;
+
+  [[nodiscard]] bool exists() const { return !path_.empty(); }
+  // For a child before it becomes the daemon.
+  [[nodiscard]] std::function<bool()> entry() const {
+    return [processes = path_ + "/cgroup.procs"] {
+      const shm::UniqueFd fd(open(processes.c_str(), O_WRONLY | O_CLOEXEC));
+      return write(fd.get(), "0", 1) == 1;  // the writer
+    };
+  }
+
+ private:
+  std::string path_;
+};
 
 // A daemon whose process has been prepared by `before_exec`, until it is ready or has ended.
 class Limited {
@@ -271,6 +305,30 @@ TEST_CASE("with a full /tmp the daemon works") {
   Client client = connect_to(site.socket());
   CHECK(problem_reading(client, file) == "");
   daemon.check_alive();
+}
+
+TEST_CASE("in a cgroup with little memory the daemon refuses clients, and is not killed for those it has",
+          "[once]") {
+  const MemoryCgroup cgroup(512 << 20);
+  if (!cgroup.exists()) return skip_or_fail("no memory cgroup (v1) to be had");
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, kChunkBytes);
+  Limited daemon(site, cgroup.entry());
+  std::vector<Client> clients;  // of 32 MiB and a little each; a quarter of the cgroup is 128 MiB
+  std::optional<Error> refused;
+  while (!refused && clients.size() < 32) {
+    auto client = Client::connect(site.socket());
+    if (client)
+      clients.push_back(std::move(*client));
+    else
+      refused = client.error();
+  }
+  REQUIRE(refused.has_value());
+  CHECK(refused->code == Code::kResourceExhausted);
+  CHECK_THAT(refused->message, Contains("--total-memory"));
+  CHECK(clients.size() == 3);
+  CHECK(daemon.is_running());
+  CHECK(problem_reading(clients.front(), file) == "");
 }
 
 }  // namespace
