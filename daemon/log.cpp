@@ -117,9 +117,9 @@ std::unique_ptr<spdlog::formatter> make_formatter() {
     formatter->add_flag<LevelText>('*', kJournalPriorities).set_pattern("%*%v");
   else if (spdlog::details::os::in_terminal(stderr) && spdlog::details::os::is_color_terminal())
     formatter->add_flag<LevelText>('*', kTerminalColours)
-        .set_pattern("%Y-%m-%dT%H:%M:%S.%e %n[%P] %*%l\033[m: %v");
+        .set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %n[%P] %*%l\033[m: %v");
   else
-    formatter->set_pattern("%Y-%m-%dT%H:%M:%S.%e %n[%P] %l: %v");
+    formatter->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %n[%P] %l: %v");
   return formatter;
 }
 

@@ -38,7 +38,10 @@ Result<UniqueFd> connect_socket(const std::string& path, std::uint64_t deadline_
     if (errno == EINTR) continue;
     const int error = errno;
     if (error != EAGAIN) {
-      auto failed = fail_errno(error, "cannot connect to " + path + " (is the daemon running?)");
+      auto failed =
+          fail_errno(error, "cannot connect to " + path +
+                                (error == EACCES ? " (is this user one that --allow-uid of the daemon names?)"
+                                                 : " (is the daemon running?)"));
       if (error == ENOENT || error == ENOTSOCK || error == EPROTOTYPE)
         failed.value().code = Code::kUnavailable;
       return failed;

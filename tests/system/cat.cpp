@@ -56,6 +56,8 @@ TEST_CASE("nvr-cat writes the bytes of whole recordings and of ranges", "[once]"
     CHECK(problem_with_success(cat(daemon.socket(), {"3/1842086", "--range", range}), file, begin, end) ==
           "");
   }
+  CHECK(problem_with_success(cat(daemon.socket(), {"3/1842086", "--range", "29999990-"}), file, 29'999'990,
+                             file.size) == "");
   for (const char* const priority : {"live", "playback", "export", "scrub"})
     CHECK(problem_with_success(
               cat(daemon.socket(), {"3/1842086", "--priority", priority, "--range", "7-700000"}), file, 7,
@@ -188,7 +190,22 @@ TEST_CASE("nvr-cat of a daemon that is stopped is exit 6", "[once]") {
   CHECK(problem_with_success(cat(daemon.socket(), {"1/1"}), file, 0, file.size) == "");
 }
 
-TEST_CASE("nvr-cat whose reader goes away ends", "[once]") {
+TEST_CASE("the tools ask the daemon that NVR_SOCKET names, unless they are told another", "[once]") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 100);
+  const DaemonProcess daemon = site.start();
+  setenv("NVR_SOCKET", daemon.socket().c_str(), 1);
+  const ProgramResult read = run_program({path_of_cat(), "1/1"});
+  const ProgramResult asked = run_program({path_of_ctl(), "status"});
+  setenv("NVR_SOCKET", "/nonexistent", 1);
+  const ProgramResult told = run_program({path_of_ctl(), "--socket", daemon.socket(), "status"});
+  unsetenv("NVR_SOCKET");
+  CHECK(problem_with_success(read, file, 0, file.size) == "");
+  CHECK(to_string(asked.exit) == "exit 0");
+  CHECK(to_string(told.exit) == "exit 0");
+}
+
+TEST_CASE("nvr-cat whose reader goes away ends without a word", "[once]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 1000 * kChunkBytes);
   const DaemonProcess daemon = site.start();
@@ -207,6 +224,7 @@ TEST_CASE("nvr-cat whose reader goes away ends", "[once]") {
   const auto exit = process.wait();
   REQUIRE(exit.has_value());
   CHECK(*exit != Exit{.code = 0, .signal = {}});
+  CHECK(errors.text() == "");
   CHECK(daemon.wait_for_total("connections_now", 0));
 }
 

@@ -1,5 +1,6 @@
 // nvr-cat: a recording from a running nvr-readerd to standard output. One thread; it holds one chunk at a
 // time, so that a slow reader of the output stops only this stream, by its window.
+#include <errno.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -78,7 +79,9 @@ int run(int argc, char** argv) {
   const auto done = copy(*options, progress);
   if (done) return kExitOk;
   progress.clear();
-  fmt::print(stderr, "nvr-cat: {}\n", done.error().message);
+  // A reader of the output that has had enough, as head(1) has, is nothing to complain of.
+  const bool is_enough = done.error().code == Code::kAborted && done.error().sys_errno == EPIPE;
+  if (!is_enough) fmt::print(stderr, "nvr-cat: {}\n", done.error().message);
   return exit_code_of(done.error().code);
 }
 

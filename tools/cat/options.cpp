@@ -28,7 +28,8 @@ Result<std::uint64_t> parse_offset(std::string_view text) {
   const char* const last = text.data() + text.size();
   const auto [end, error] = std::from_chars(text.data(), last, value);
   if (end != last || error == std::errc::invalid_argument)
-    return fail(Code::kInvalidArgument, "--range wants START-END in bytes, END exclusive, e.g. 0-65536");
+    return fail(Code::kInvalidArgument,
+                "--range wants START-END in bytes, END exclusive, or START-: 0-65536, 65536-");
   if (error == std::errc::result_out_of_range || value > kLastOffset)
     return fail(Code::kOutOfRange,
                 fmt::format("--range: {} is beyond the end of any file (2^63 - 1 bytes)", text));
@@ -48,6 +49,7 @@ Result<ByteRange> parse_range(std::string_view text) {
   // Without a dash the whole text goes to parse_offset as a number and an empty one, which it refuses.
   const auto begin = parse_offset(text.substr(0, dash));
   if (!begin && begin.error().code == Code::kInvalidArgument) return tl::unexpected(begin.error());
+  if (begin && dash + 1 == text.size()) return ByteRange{.begin = *begin, .end = kToEnd};
   const auto end = parse_offset(dash == std::string_view::npos ? "" : text.substr(dash + 1));
   if (!end) return tl::unexpected(end.error());
   if (!begin) return tl::unexpected(begin.error());
@@ -70,11 +72,13 @@ tl::expected<CatOptions, int> parse_cat_options(int argc, char** argv) {
       "7 DeadlineExceeded, 8 PermissionDenied, 9 ResourceExhausted.");
   app.add_option("ID", id, "16 hex digits, as the file is named, or STREAM/RECORDING in decimal")->required();
   app.add_option("--socket", options.socket, "Socket of the daemon that owns the disk")
+      ->envname("NVR_SOCKET")
       ->required()
       ->option_text("PATH");
   auto* const range_option =
-      app.add_option("--range", range, "Bytes to read, END exclusive (default: the whole recording)")
-          ->option_text("START-END");
+      app.add_option("--range", range,
+                     "Bytes to read, END exclusive, or to the end (default: the whole recording)")
+          ->option_text("START-[END]");
   auto* const timeout =
       app.add_option("--timeout", timeout_s, "How long to wait for each chunk (default: as long as it takes)")
           ->option_text("SECONDS");

@@ -114,7 +114,10 @@ int run(int argc, char** argv) {
   app.footer(
       "Exit codes: 0 done, 1 other, 2 usage, 3 no such connection, 6 no daemon answers, 8 PermissionDenied,\n"
       "9 ResourceExhausted.");
-  app.add_option("--socket", socket_path, "Socket of the daemon")->required()->option_text("PATH");
+  app.add_option("--socket", socket_path, "Socket of the daemon")
+      ->envname("NVR_SOCKET")
+      ->required()
+      ->option_text("PATH");
   const auto add = [&](const char* name, const char* about) {
     CLI::App* const command = app.add_subcommand(name, about);
     command->add_flag("--json", as_json, "For scripts");
