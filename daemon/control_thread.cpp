@@ -124,7 +124,7 @@ Error ControlThread::run() {
     if (auto error = take_mail()) return *error;
     if (directory_watch_ && directory_watch_->has_changed())
       give_up(options_.directory +
-                  " is another directory now: its disk came back, or something was mounted or moved there. "
+                  " is another directory now: its disk came back, or something was mounted there. "
                   "A daemon that is started anew serves it",
               kDirectoryChanged);
     peers_->check_deadlines();
@@ -148,6 +148,8 @@ Result<void> ControlThread::on_directory_opened(const DirectoryOpened& opened) {
   engine_ = opened.engine;
   device_ = opened.device;
   if (!opened.note.empty()) spdlog::warn("{}; serving with engine {}", opened.note, opened.engine);
+  if (opened.is_empty)
+    spdlog::warn("{} is empty: is its disk mounted? (--expect-file tells)", options_.directory);
   if (const std::string advice = advice_for(opened.device); !advice.empty()) spdlog::warn("{}", advice);
   auto listening =
       options_.passed_listener >= 0

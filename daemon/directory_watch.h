@@ -1,10 +1,9 @@
-// Notices that DIR leads to another directory than the one that is served: its disk came back as another
-// device, a disk was mounted over an empty mount point, or the directory was renamed and replaced. The daemon
-// goes on to hold the old one, and would serve it for ever.
+// Notices that a mount has changed which directory DIR leads to: its disk came back as another device, or a
+// disk was mounted over an empty mount point. The daemon goes on to hold the old one, and would serve it for
+// ever. A directory that is renamed is none of this: it is the same disk's.
 //
 // The look is a stat() of the path, which can wait for a disk; so the watch has a thread of its own, and
-// nobody waits for it. It sleeps until the kernel tells of a mount, or of a rename or removal of the
-// directory itself.
+// nobody waits for it. It sleeps until the kernel tells of a mount.
 #pragma once
 
 #include <atomic>
@@ -19,11 +18,11 @@ namespace nvr::daemon {
 
 class DirectoryWatch {
  public:
-  // `identity` is that of the directory that is served. `wakeup`: an eventfd, written once when the path
-  // leads to another one. `confine`: the thread gives up all privileges but to look. The Error says why
+  // `served` is the directory that is served. `wakeup`: an eventfd, written once when the path leads to
+  // another one. `confine`: the thread gives up all privileges but to look. The Error says why
   // nothing can be watched here (no /proc).
   [[nodiscard]] static Result<std::unique_ptr<DirectoryWatch>> start(std::string path,
-                                                                     DirectoryIdentity identity, int wakeup,
+                                                                     DirectoryIdentity served, int wakeup,
                                                                      bool confine);
 
   [[nodiscard]] bool has_changed() const { return state_->has_changed.load(std::memory_order_acquire); }
@@ -32,10 +31,9 @@ class DirectoryWatch {
   // The thread's own: it is never joined, and may outlive the watch.
   struct State {
     std::string path;
-    DirectoryIdentity identity;
+    DirectoryIdentity served;
     int wakeup = -1;
     shm::UniqueFd mounts;
-    shm::UniqueFd renames;
     std::atomic<bool> has_changed = false;
   };
   explicit DirectoryWatch(std::shared_ptr<State> state) : state_(std::move(state)) {}

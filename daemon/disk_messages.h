@@ -21,6 +21,7 @@ struct DirectoryOpened {  // the engine runs; clients can be served
   std::string_view engine;
   std::string note;  // about the choice of engine, for the log; may be empty
   DirectoryIdentity identity;
+  bool is_empty = false;
   Device device;
   Confinement confinement;         // of the disk thread
   std::string engine_confinement;  // Engine::confinement()

@@ -150,6 +150,7 @@ bool DiskThread::set_up_engine() {
   tell(DirectoryOpened{.engine = engine_->name(),
                        .note = std::move(chosen->note),
                        .identity = directory_->identity(),
+                       .is_empty = directory_->is_empty(),
                        .device = device,
                        .confinement = confinement,
                        .engine_confinement = engine_->confinement()});

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <map>
 
 #include "daemon/build_facts.h"
@@ -162,6 +163,9 @@ Result<void> settle(Options& options) {
   if (!options.metrics.empty())
     if (const auto address = MetricsAddress::parse(options.metrics); !address)
       return wrong("--metrics " + address.error().message);
+  std::error_code unknown;  // it stays relative where nobody knows to what
+  if (const auto path = std::filesystem::absolute(options.directory, unknown); !unknown)
+    options.directory = path;
   if (options.expected_file.starts_with('/')) return wrong("--expect-file is relative to DIR");
   if (options.client_memory_bytes == 0) return wrong("--client-memory 0 would admit nobody");
   if (options.total_memory_bytes == 0) options.total_memory_bytes = available_memory_bytes() / 4;

@@ -1,10 +1,14 @@
 #include "daemon/sample_dir.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
+
+#include <memory>
+#include <string_view>
 
 namespace nvr::daemon {
 
@@ -23,18 +27,35 @@ int objection_to(mode_t mode) {
   return ENXIO;
 }
 
+std::optional<DirectoryIdentity> DirectoryIdentity::of(int fd, const char* path) {
+  struct statx st = {};
+  if (statx(fd, path, *path == '\0' ? AT_EMPTY_PATH : 0, STATX_INO | STATX_MNT_ID, &st) != 0)
+    return std::nullopt;
+  return DirectoryIdentity{.device = makedev(st.stx_dev_major, st.stx_dev_minor),
+                           .inode = st.stx_ino,
+                           .mount = (st.stx_mask & STATX_MNT_ID) != 0 ? st.stx_mnt_id : 0};
+}
+
 Result<SampleDir> SampleDir::open(const std::string& path, const std::string& expected_file) {
   shm::UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!fd) return fail_errno(errno, "cannot open the directory of sample files " + path);
   if (faccessat(fd.get(), ".", R_OK | X_OK, AT_EACCESS) != 0)
     return fail_errno(errno, "cannot read the directory of sample files " + path);
-  struct stat st = {};
-  if (fstat(fd.get(), &st) != 0)
-    return fail_errno(errno, "cannot stat the directory of sample files " + path);
+  const auto identity = DirectoryIdentity::of(fd.get(), "");
+  if (!identity) return fail_errno(errno, "cannot stat the directory of sample files " + path);
   if (!expected_file.empty() && faccessat(fd.get(), expected_file.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) != 0)
     return fail_errno(errno, "the directory of sample files " + path + " has no " + expected_file +
                                  " (--expect-file; is its disk mounted?)");
-  return SampleDir(std::move(fd), {.device = st.st_dev, .inode = st.st_ino});
+  return SampleDir(std::move(fd), *identity);
+}
+
+bool SampleDir::is_empty() const {
+  const int fd = openat(fd_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const std::unique_ptr<DIR, int (*)(DIR*)> entries(fd < 0 ? nullptr : fdopendir(fd), closedir);
+  if (entries == nullptr) return false;
+  while (const dirent* const entry = readdir(entries.get()))
+    if (std::string_view(entry->d_name) != "." && std::string_view(entry->d_name) != "..") return false;
+  return true;
 }
 
 open_how SampleDir::how_to_open() {

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -68,8 +69,14 @@ struct SampleFile {
 struct DirectoryIdentity {
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
+  std::uint64_t mount = 0;  // by which it was reached; 0: the kernel does not say (before 5.8)
 
-  friend bool operator==(const DirectoryIdentity&, const DirectoryIdentity&) = default;
+  // Of the directory at `path`, or with "" of `fd` itself. Nothing, with errno, where that cannot be told.
+  [[nodiscard]] static std::optional<DirectoryIdentity> of(int fd, const char* path);
+  // Another directory, reached by another mount.
+  [[nodiscard]] bool is_elsewhere(const DirectoryIdentity& other) const {
+    return (device != other.device || inode != other.inode) && mount != other.mount;
+  }
 };
 
 class SampleDir {
@@ -93,6 +100,8 @@ class SampleDir {
 
   [[nodiscard]] int fd() const { return fd_.get(); }
   [[nodiscard]] DirectoryIdentity identity() const { return identity_; }
+  // Has it no entry at all? Asks the disk; false where that cannot be read.
+  [[nodiscard]] bool is_empty() const;
 
  private:
   SampleDir(shm::UniqueFd fd, DirectoryIdentity identity) : fd_(std::move(fd)), identity_(identity) {}
