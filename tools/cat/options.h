@@ -22,7 +22,8 @@ struct CatOptions {
   std::chrono::milliseconds resume{0};              // how long to wait for a daemon that goes away meanwhile
 };
 
-// "START-END", or "START-" for what there is, in bytes. InvalidArgument when it is not that; OutOfRange when a number is beyond any file.
+// "START-END", or "START-" for what there is, in bytes. InvalidArgument when it is not that; OutOfRange when
+// a number is beyond any file.
 [[nodiscard]] Result<ByteRange> parse_range(std::string_view text);
 
 // The options, or the code to exit with: everything that had to be said has been.
