@@ -149,7 +149,7 @@ Result<void> ControlThread::on_directory_opened(const DirectoryOpened& opened) {
   device_ = opened.device;
   if (!opened.note.empty()) spdlog::warn("{}; serving with engine {}", opened.note, opened.engine);
   if (opened.is_empty)
-    spdlog::warn("{} is empty: is its disk mounted? (--expect-file tells)", options_.directory);
+    spdlog::warn("the directory {} is empty: is its disk mounted? (--expect-file tells)", options_.directory);
   if (const std::string advice = advice_for(opened.device); !advice.empty()) spdlog::warn("{}", advice);
   auto listening =
       options_.passed_listener >= 0

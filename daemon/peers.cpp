@@ -196,7 +196,7 @@ Result<void> Peers::create_connection(Peer& peer, const shm::Hello& hello) {
     return admitted;
   const shm::Geometry geometry{.streams = hello.streams, .slots = hello.slots_per_stream};
   auto connection = Connection::create(peer.id, peer.identity, geometry, setup_.instance, peer.socket.get());
-  const auto usable = connection ? check_memory_left() : Result<void>(tl::unexpected(connection.error()));
+  auto usable = connection ? check_memory_left() : Result<void>(tl::unexpected(connection.error()));
   if (!usable) {
     setup_.admission.release_client(uid);
     setup_.admission.release_memory(uid, geometry.read_bytes() + geometry.write_bytes());

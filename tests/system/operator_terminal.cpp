@@ -262,7 +262,8 @@ TEST_CASE("where stderr is not the journal's, lines have their time") {
   const Capture log;
   const Capture another;
   run_daemon(site, log, identity_of(another.fd()));
-  CHECK(std::regex_search(log.text(), std::regex("^[0-9-]+T[0-9:.]+ nvr-readerd\\[[0-9]+\\] info: ")));
+  CHECK(std::regex_search(
+      log.text(), std::regex("^[0-9-]+T[0-9:.]+[+-][0-9]{2}:[0-9]{2} nvr-readerd\\[[0-9]+\\] warning: ")));
   CHECK_THAT(log.text(), !Contains("<6>"));
 }
 
