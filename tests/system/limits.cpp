@@ -10,6 +10,7 @@
 #include <catch2/catch.hpp>
 #include <fstream>
 #include <functional>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 
 #include "tests/support/streams.h"
@@ -130,7 +131,7 @@ TEST_CASE("limit on open files: the daemon says so at its start, or to the clien
   const RecordingFile file = site.record({1, 1}, 300'000);
   int served = 0;
   int refused = 0;
-  for (const rlim_t descriptors : {8, 12, 16, 20, 24, 32, 40}) {
+  for (const rlim_t descriptors : std::initializer_list<rlim_t>{8, 12, 16, 20, 24, 32, 40}) {
     CAPTURE(descriptors);
     Limited daemon(site, limit(RLIMIT_NOFILE, descriptors));
     if (!daemon.is_running()) {
@@ -169,7 +170,7 @@ TEST_CASE("limits on memory: the daemon does not start, or refuses clients, and 
   const RecordingFile file = site.record({1, 1}, 300'000);
   for (const int resource : {RLIMIT_AS, RLIMIT_DATA}) {
     int refusals = 0;
-    for (const rlim_t mib : {4, 10, 20, 30, 40, 60, 100, 200, 400}) {
+    for (const rlim_t mib : std::initializer_list<rlim_t>{4, 10, 20, 30, 40, 60, 100, 200, 400}) {
       if (resource == RLIMIT_AS && mib < 30) continue;  // no room for the program itself
       CAPTURE(resource, mib);
       Limited daemon(site, limit(resource, mib << 20));
@@ -200,7 +201,7 @@ TEST_CASE("limits on memory: the daemon does not start, or refuses clients, and 
 TEST_CASE("limit on the stack: the daemon does not start, or works", "[plain]") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 300'000);
-  for (const rlim_t kib : {64, 128}) {
+  for (const rlim_t kib : std::initializer_list<rlim_t>{64, 128}) {
     Limited daemon(site, limit(RLIMIT_STACK, kib << 10));
     daemon.check_refused("RLIMIT_STACK", "LimitSTACK=");
   }
@@ -220,7 +221,7 @@ TEST_CASE("limit on threads: the daemon does not start, or works") {
   REQUIRE(chown(site.root().path().c_str(), kAlone, kAlone) == 0);
   const RecordingFile file = site.record({1, 1}, 300'000);
   int served = 0;
-  for (const rlim_t threads : {1, 2, 3, 4}) {
+  for (const rlim_t threads : std::initializer_list<rlim_t>{1, 2, 3, 4}) {
     CAPTURE(threads);
     Limited daemon(site, limit(RLIMIT_NPROC, threads), kAlone);
     if (!daemon.is_running()) {
