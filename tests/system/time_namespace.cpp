@@ -34,7 +34,8 @@ std::optional<std::string> missing() {
   return std::nullopt;
 }
 
-// This process, which has one thread, goes to a namespace whose clock is kAhead. Async-signal-safe.
+// This process goes to a namespace whose clock is kAhead. It must have one thread, which no process has with
+// ThreadSanitizer. Async-signal-safe.
 bool go_ahead() {
   if (unshare(CLONE_NEWTIME) != 0) return false;
   const shm::UniqueFd offsets(open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC));
@@ -61,7 +62,8 @@ void check_what_is_heard(const std::string& socket, const RecordingFile& file, C
                     text);
 }
 
-TEST_CASE("a client whose clock is ahead of the daemon's hears how long the disk has been stuck", "[once]") {
+TEST_CASE("a client whose clock is ahead of the daemon's hears how long the disk has been stuck",
+          "[once][plain]") {
   if (const auto reason = missing()) return skip_or_fail(*reason);
   const Site site;
   SlowDisk disk(site.directory());
@@ -78,7 +80,8 @@ TEST_CASE("a client whose clock is ahead of the daemon's hears how long the disk
   CHECK(client.failure() == "");
 }
 
-TEST_CASE("a client whose clock is behind the daemon's hears how long the disk has been stuck", "[once]") {
+TEST_CASE("a client whose clock is behind the daemon's hears how long the disk has been stuck",
+          "[once][plain]") {
   if (const auto reason = missing()) return skip_or_fail(*reason);
   const Site site;
   SlowDisk disk(site.directory());
