@@ -156,6 +156,7 @@ tl::unexpected<Error> wrong(std::string why) {
 
 // What no single option can tell by itself.
 Result<void> settle(Options& options) {
+  if (options.directory.empty()) return wrong("--dir is empty");
   if (options.socket_path.empty() && getenv("LISTEN_FDS") == nullptr) return wrong("--socket is required");
   if (options.max_clients_per_uid == 0) options.max_clients_per_uid = options.max_clients;
   if (options.max_clients_per_uid > options.max_clients)
