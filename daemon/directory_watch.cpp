@@ -6,7 +6,6 @@
 #include <pthread.h>
 #include <sys/eventfd.h>
 
-#include <latch>
 #include <thread>
 #include <utility>
 
@@ -24,17 +23,12 @@ Result<std::unique_ptr<DirectoryWatch>> DirectoryWatch::start(std::string path, 
   // A change of the mounts is POLLPRI on this file.
   state->mounts.reset(open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC));
   if (!state->mounts) return fail_errno(errno, "cannot open /proc/self/mountinfo");
-  std::latch confined(1);  // the filter of system calls comes after this, and would not let it
-  auto thread = start_thread(
-      [state, confine, &confined] {
-        pthread_setname_np(pthread_self(), "watch");
-        if (confine) static_cast<void>(confine_disk_thread(-1));
-        confined.count_down();
-        run(*state);
-      },
-      "the thread that watches DIR");
+  auto thread = start_thread([state] { run(*state); }, "the thread that watches DIR",
+                             [confine] {
+                               pthread_setname_np(pthread_self(), "watch");
+                               if (confine) static_cast<void>(confine_disk_thread(-1));
+                             });
   if (!thread) return tl::unexpected(thread.error());
-  confined.wait();
   thread->detach();
   return std::unique_ptr<DirectoryWatch>(new DirectoryWatch(std::move(state)));
 }

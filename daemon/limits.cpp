@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <future>
 #include <system_error>
 
 #include "daemon/metrics_server.h"
@@ -110,9 +111,19 @@ Result<void> check_memory_left() {
   return {};
 }
 
-Result<std::thread> start_thread(std::function<void()> body, std::string_view what) {
+Result<std::thread> start_thread(std::function<void()> body, std::string_view what,
+                                 std::function<void()> prepare) {
+  std::promise<void> prepared;
+  const std::future<void> is_prepared = prepared.get_future();
   try {
-    return std::thread(std::move(body));
+    std::thread thread(
+        [body = std::move(body), prepare = std::move(prepare), prepared = std::move(prepared)]() mutable {
+          prepare();
+          prepared.set_value();
+          body();
+        });
+    is_prepared.wait();
+    return thread;
   } catch (const std::system_error& error) {
     return fail_errno(error.code().value(), "cannot start " + std::string(what));
   }

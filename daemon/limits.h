@@ -29,8 +29,11 @@ void set_descriptor_limit(std::uint32_t max_clients, bool has_metrics);
 // it, so that nothing small ever fails.
 [[nodiscard]] Result<void> check_memory_left();
 
-// `what`: "the thread that ...", for the error.
-[[nodiscard]] Result<std::thread> start_thread(std::function<void()> body, std::string_view what);
+// Runs `body` on a new thread. Returns once the thread has called `prepare`: it gives up its privileges
+// there, before the filter of system calls keeps it from doing so. `what`: "the thread that ...", for the
+// error.
+[[nodiscard]] Result<std::thread> start_thread(
+    std::function<void()> body, std::string_view what, std::function<void()> prepare = [] {});
 
 // With the limit behind its errno, and how to raise it, unless it says so already.
 [[nodiscard]] Error with_remedy(Error error);

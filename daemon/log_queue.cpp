@@ -32,12 +32,10 @@ bool write_whole(int fd, std::string_view text) {
 
 Result<std::unique_ptr<LogQueue>> LogQueue::start(Setup setup) {
   std::unique_ptr<LogQueue> queue(new LogQueue(std::move(setup)));
-  auto thread = start_thread([self = queue.get()] { self->run(); }, "the thread that writes the log");
+  auto thread = start_thread([self = queue.get()] { self->run(); }, "the thread that writes the log",
+                             queue->setup_.on_start);
   if (!thread) return tl::unexpected(thread.error());
   queue->thread_ = std::move(*thread);
-  std::unique_lock lock(queue->mutex_);
-  queue->drained_.wait(lock, [&] { return queue->has_started_; });
-  lock.unlock();
   return queue;
 }
 
@@ -87,10 +85,7 @@ bool LogQueue::push_notice() {
 }
 
 void LogQueue::run() {
-  setup_.on_start();
   std::unique_lock lock(mutex_);
-  has_started_ = true;
-  drained_.notify_all();
   for (;;) {
     filled_.wait(lock, [this] { return stopping_ || !lines_.empty(); });
     if (stopping_) return;

@@ -63,7 +63,6 @@ class LogQueue {
   std::size_t bytes_ = 0;     // of the queued lines, and of the one that is being written
   std::uint64_t lost_ = 0;    // in all
   std::uint64_t untold_ = 0;  // of them those that no notice tells of yet
-  bool has_started_ = false;
   bool stopping_ = false;
   std::thread thread_;
 };

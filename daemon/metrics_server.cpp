@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <array>
-#include <semaphore>
 #include <string_view>
 #include <vector>
 
@@ -49,18 +48,13 @@ Result<std::unique_ptr<MetricsServer>> MetricsServer::start(const std::string& a
   std::unique_ptr<MetricsServer> server(
       new MetricsServer(metrics, std::move(listening->socket), std::move(stop)));
   server->url_ = "http://" + parsed->to_string(listening->port) + "/metrics";
-  std::binary_semaphore confined(0);
-  auto thread = start_thread(
-      [self = server.get(), confine, &confined] {
-        pthread_setname_np(pthread_self(), "metrics");
-        if (confine) self->confinement_ = confine_helper_thread();
-        confined.release();
-        self->run();
-      },
-      "the thread that serves the metrics");
+  auto thread = start_thread([self = server.get()] { self->run(); }, "the thread that serves the metrics",
+                             [self = server.get(), confine] {
+                               pthread_setname_np(pthread_self(), "metrics");
+                               if (confine) self->confinement_ = confine_helper_thread();
+                             });
   if (!thread) return tl::unexpected(thread.error());
   server->thread_ = std::move(*thread);
-  confined.acquire();
   return server;
 }
 
