@@ -45,8 +45,8 @@ namespace nvr::daemon {
   }
 }
 
-// What the disk or file system fails is DataLoss, whatever its errno means elsewhere: on NotFound a client
-// would give up what is there, on DeadlineExceeded or Unavailable it would try again.
+// An errno of the disk or its file system is DataLoss, whatever it means elsewhere: on NotFound a client
+// would give up a file that is there, on DeadlineExceeded or Unavailable it would try again.
 [[nodiscard]] inline Code code_of_file_error(int error) {
   return is_disk_error(error) ? Code::kDataLoss : code_from_errno(error);
 }

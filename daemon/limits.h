@@ -22,7 +22,7 @@ void set_descriptor_limit(std::uint32_t max_clients, bool has_metrics);
 // the log where they do not suffice for all of them.
 [[nodiscard]] Result<std::string> check_descriptors_left(std::uint32_t max_clients, bool has_metrics);
 
-// What segments are handed out by.
+// Is there /proc/self/fd? Segments are handed to clients through it.
 [[nodiscard]] Result<void> check_proc();
 
 // Is there memory to be had for what every event allocates? Asked at the start and after what takes much of

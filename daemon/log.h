@@ -19,7 +19,7 @@ namespace nvr::daemon {
 // --log-level has it. `confine`: that thread gives up what it does not need.
 [[nodiscard]] Result<void> set_up_log(const std::string& level, bool confine);
 
-// What became of that.
+// How far the log's thread is confined.
 [[nodiscard]] Confinement log_confinement();
 
 // Why the daemon ends without having served: said at every log level. finish_log() included.

@@ -95,8 +95,8 @@ void MetricsServer::run() {
   }
 }
 
-// What a connection has sent is mostly there when it is accepted, and answered at once: it cannot be the
-// oldest before its turn comes.
+// Answers at once a request that is there when its connection is accepted, as a scrape's mostly is: such a
+// connection is never the oldest, which makes room for others.
 void MetricsServer::accept_some() {
   for (int i = 0; i < kAcceptBatch; ++i) {
     shm::UniqueFd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));

@@ -15,7 +15,7 @@ namespace {
 // How far ahead of a cold read the kernel is asked to read; renewed at half of it.
 constexpr std::uint64_t kReadahead = 1 << 20;
 
-// What is left of the read, in one call that waits for it.
+// Reads the rest of the operation in one call, and waits for it.
 std::int64_t read_waiting(const Operation& operation, int flags) {
   std::array<iovec, kMaxReadSlots> parts;
   const auto count = static_cast<int>(operation.parts_left(parts));

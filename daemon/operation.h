@@ -84,8 +84,8 @@ struct Operation : boost::intrusive::list_base_hook<> {
   [[nodiscard]] std::uint32_t left() const {
     return most == 0 ? length - done : std::min(most, length - done);
   }
-  // What is left could not be read as a whole: asks for less from now on, up to the end of a block. False: it
-  // was one block already.
+  // Asks for less of the rest from now on, up to the end of a block, because the rest could not be read as a
+  // whole. False: it was one block already.
   [[nodiscard]] bool shorten(std::uint32_t block) {
     const auto in_block = static_cast<std::uint32_t>(position() % block);
     if (left() <= block - in_block) return false;

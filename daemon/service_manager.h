@@ -1,5 +1,5 @@
-// What the service manager (systemd) is told: sd_notify(3), without waiting. sd_notify itself waits while the
-// manager does not read, as when it hangs on the disk that fails.
+// Tells the service manager (systemd) how the daemon is, as sd_notify(3) does, but without waiting. sd_notify
+// waits while the manager does not read, as when it hangs on the disk that fails.
 //
 // Control thread only.
 #pragma once

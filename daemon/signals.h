@@ -1,5 +1,6 @@
-// What each signal means to the daemon. All that can be caught and are no fault of the program's are blocked
-// and read from a descriptor, or ignored: none of them ends or stops the daemon by accident.
+// The meaning of each signal. The daemon blocks every signal that it can catch and reads it from a
+// descriptor, or ignores it, so that none ends or stops it by accident. Faults of the program (SIGSEGV, ...)
+// keep their default.
 #pragma once
 
 #include <string>
@@ -19,7 +20,7 @@ namespace nvr::daemon {
 // "SIGHUP", "SIGRTMIN+3"
 [[nodiscard]] std::string name_of_signal(int signal);
 
-// What the log says of a signal that does not end the daemon.
+// The log's words on a signal that does not end the daemon.
 [[nodiscard]] std::string_view answer_to(int signal);
 
 }  // namespace nvr::daemon

@@ -33,8 +33,8 @@ struct nvr_stream {
 
 namespace {
 
-// What cannot be allocated is said by this one, which nvr_error_free leaves alone. Its text is so short that
-// it is part of the object: nothing is allocated here, whenever it is first needed.
+// The error that says that memory is out; nvr_error_free leaves it alone. Its text is short enough to be part
+// of the object, so this allocates nothing, not even the first time.
 nvr_error* out_of_memory() noexcept {
   static nvr_error error{{.code = nvr::Code::kResourceExhausted, .message = "out of memory"}};
   return &error;

@@ -37,7 +37,7 @@ struct Shared {
   std::size_t descriptors = 0;
   std::size_t mappings = 0;
 };
-// What a connection holds in this process.
+// The descriptors and mappings of connections in this process.
 Shared shared_now() {
   Shared now{.descriptors = descriptors_of(getpid()).size()};
   for (const MapEntry& map : mappings_of(getpid()))

@@ -195,7 +195,7 @@ TEST_CASE("the thread that serves the metrics is confined like the rest", "[plai
   CHECK(servers == 1);
 }
 
-// What a scrape waits for is seen by the connections that were closed for it, not by a clock.
+// Connections that stay open show, without a clock, that a scrape does not wait for them to be closed.
 TEST_CASE("a scrape does not wait for connections that say nothing, or not all that they should") {
   const Site site;
   const DaemonProcess daemon = site.start(kServed);

@@ -502,7 +502,7 @@ TEST_CASE("simulation: a stream that finds the disk full of stuck operations is 
   CHECK_FALSE(run.service().waits_for_room());
 }
 
-// What drives, controllers, file servers and FUSE programs answer.
+// The errnos that drives, controllers, file servers and FUSE programs answer.
 int any_disk_error() {
   return GENERATE(EIO, EREMOTEIO, ENODATA, EILSEQ, EBADMSG, EUCLEAN, ENODEV, ENOLINK, ETIMEDOUT, ENOMEDIUM,
                   ESHUTDOWN, ESTALE, ENOTCONN, ECONNABORTED, ECONNRESET, EHOSTDOWN, EPROTO, EBADE, ETIME,

@@ -44,7 +44,7 @@ bool go_ahead() {
   return setns(created.get(), CLONE_NEWTIME) == 0;
 }
 
-// What a client hears of a disk that is stuck: throws where that is not how long it can have been.
+// A client of a stuck disk. Throws where it hears another time than the disk can have been stuck for.
 void check_what_is_heard(const std::string& socket, const RecordingFile& file, Clock::time_point begun) {
   Client client = connect_to(socket, {.streams = 1, .slots_per_stream = 2});
   Stream stream = open_stream(client, file);
