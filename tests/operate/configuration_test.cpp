@@ -85,7 +85,7 @@ TEST_CASE("a configuration that cannot be right is one line that names what is w
       {basics(site) + "print-config = true\n", "print-config"},
       {basics(site) + "engine = \"fast\"\n", "engine"},
       {"dir = \"" + site.directory() + "\"\n", "--socket is required"},
-      {basics(site) + "[disk2]\n" + basics(site), "disk2"},
+      {basics(site) + "[disk2]\n", "disk2"},
       {"dir = \"/nowhere/at/all\"\nsocket = \"" + site.socket() + "\"\n", "/nowhere/at/all"},
       {"dir = \"" + site.directory() + "\"\nsocket = \"/nowhere/reader.sock\"\n", "/nowhere/"}};
   for (const Mistake& mistake : mistakes) {
@@ -96,6 +96,74 @@ TEST_CASE("a configuration that cannot be right is one line that names what is w
     CHECK_THAT(checked.errors, Contains(mistake.named) && Catch::Matchers::StartsWith("nvr-readerd: "));
     CHECK(std::count(checked.errors.begin(), checked.errors.end(), '\n') == 1);
   }
+}
+
+TEST_CASE("every mistake of a configuration is told at once, with its line and the nearest key") {
+  const Site site;
+  const std::string config = write_config(
+      site, "dir = \"" + site.directory() + "\"\n# alow-uid = 1\nalow-uid = 1001\n" + "socket = \"/run/" +
+                std::string(200, 's') + "\"\nmax-clients = many\n" +
+                "client-memory = 128\ndir = \"/elsewhere\"\nmetrics = \"nowhere\"\nreserve = 20 30\n" +
+                "engine = \"mmap\n[disk2]\nallow-uid = [5,\n  6\n");
+  const auto checked = run_daemon({"--config", config, "--check-config"});
+  CHECK(to_string(checked.exit) == "exit 2");
+  const std::pair<int, std::string> mistakes[] = {
+      {3, "unknown key 'alow-uid' (did you mean 'allow-uid'?)"},
+      {5, "--max-clients: Value many not in range 1 to 4096"},
+      {7, "'dir' again, after line 1"},
+      {9, "--reserve: Value 20 30 not in range 0 to 90"},
+      {10, "'engine': the quotes have no end"},
+      {11, "'[disk2]': there are no sections, one file configures one disk"},
+      {12, "'allow-uid': the list has no end (a ']')"},
+      {4, "--socket is too long: a socket's path has up to 107 bytes"},
+      {8, "--metrics 'nowhere' is no address: HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464"},
+      {6,
+       "--client-memory 128 (bytes) would admit nobody: the smallest connection needs 147456; a size may "
+       "have "
+       "a unit (64MiB) (see nvr-readerd --help)"}};
+  std::string expected;
+  for (const auto& [line, what] : mistakes)
+    expected += "nvr-readerd: " + config + ":" + std::to_string(line) + ": " + what + "\n";
+  CHECK(checked.errors == expected);
+}
+
+TEST_CASE("an option or a command that is mistyped is told with the one that it may have been") {
+  struct Mistake {
+    std::vector<std::string> command;
+    std::string told;
+  };
+  const std::string ctl = path_of_ctl(), cat = path_of_cat();
+  const Mistake mistakes[] = {
+      {{path_of_daemon(), "--dirr", "/tmp", "--socket=/tmp/s", "--max-client=3"},
+       "nvr-readerd: unknown option '--dirr' (did you mean '--dir'?)\n"
+       "nvr-readerd: unknown option '--max-client' (did you mean '--max-clients'?) (see nvr-readerd "
+       "--help)\n"},
+      {{path_of_daemon(), "--color"}, "nvr-readerd: unknown option '--color' (see nvr-readerd --help)\n"},
+      {{ctl, "stauts"},
+       "nvr-readerctl: unexpected argument 'stauts' (did you mean 'status'?) (see --help)\n"},
+      {{ctl, "status", "--jsn"},
+       "nvr-readerctl: unknown option '--jsn' (did you mean '--json'?) (see --help)\n"},
+      {{cat, "--sokcet", "/tmp/s", "1/1"},
+       "nvr-cat: unknown option '--sokcet' (did you mean '--socket'?) (see --help)\n"}};
+  for (const Mistake& mistake : mistakes) {
+    const auto result = run_program(mistake.command);
+    CHECK(to_string(result.exit) == "exit 2");
+    CHECK(result.errors == mistake.told);
+  }
+}
+
+TEST_CASE("a value of the configuration may have any character, and a list several lines") {
+  const Site site;
+  const auto printed =
+      run_daemon({"--config",
+                  write_config(site,
+                               "dir = '/media/a#1, \"b\"'  # the first\nsocket = /run/a b.sock # here\n"
+                               "allow-uid = [5, # the streamer\n  '6']\nallow-uid = 7\nwait-for-dir\n"),
+                  "--print-config"});
+  CHECK(printed.errors == "");
+  for (const char* const line : {"dir = '/media/a#1, \"b\"'\n", "socket = \"/run/a b.sock\"\n",
+                                 "allow-uid = [5, 6, 7]\n", "wait-for-dir = true\n"})
+    CHECK_THAT(printed.output, Contains(line));
 }
 
 TEST_CASE("a configuration file that is not there is named") {

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 
+#include "shm/did_you_mean.h"
 #include "shm/protocol.h"
 #include "tools/common/version.h"
 
@@ -27,7 +28,10 @@ std::optional<int> parse_command_line(CLI::App& app, int argc, char** argv) {
   } catch (const CLI::Success& shown) {
     return app.exit(shown);  // prints what was asked for
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "{}: {} (see --help)\n", app.get_name(), error.what());
+    auto mistakes = shm::unexpected_arguments(app);
+    if (mistakes.empty()) mistakes.emplace_back(error.what());
+    for (const std::string& mistake : mistakes)
+      fmt::print(stderr, "{}: {} (see --help)\n", app.get_name(), mistake);
     return kExitUsage;
   }
 }
