@@ -165,10 +165,14 @@ Result<void> ControlThread::on_directory_opened(const DirectoryOpened& opened) {
   statistics_.is_serving.set(1);
   spdlog::info("ready: serving {} at {} (engine {}, {} disk)", options_.directory, options_.socket_path,
                engine_, to_string(device_));
+  tell_ready("Serving " + options_.directory);
+  return {};
+}
+
+void ControlThread::tell_ready(const std::string& status) {
   std::uint64_t systemd_us = 0;
   if (sd_watchdog_enabled(0, &systemd_us) > 0) systemd_period_ns_ = systemd_us * 1000 / 2;
-  manager_.tell("READY=1\nSTATUS=Serving " + options_.directory);
-  return {};
+  manager_.tell("READY=1\nSTATUS=" + status);
 }
 
 void ControlThread::watch_directory(const DirectoryOpened& opened) {
@@ -262,7 +266,7 @@ std::optional<Error> ControlThread::take_mail() {
       if (auto listening = on_directory_opened(*opened); !listening) return listening.error();
     } else if (const auto* const missing = std::get_if<DirectoryMissing>(&*message)) {
       spdlog::warn("{}; trying until it is there (--wait-for-dir)", missing->error.message);
-      manager_.tell("STATUS=Waiting for " + options_.directory);
+      tell_ready("Waiting for " + options_.directory);  // or the machine would not have booted until then
     } else if (const auto* const failed = std::get_if<StartFailed>(&*message)) {
       return failed->error;
     } else if (const auto* const detached = std::get_if<Detached>(&*message)) {

@@ -41,6 +41,8 @@ class ControlThread {
   [[nodiscard]] std::optional<Error> take_mail();
   void confine(const DirectoryOpened& opened);
   [[nodiscard]] Result<void> on_directory_opened(const DirectoryOpened& opened);
+  // To systemd, which then also wants to hear that the daemon lives.
+  void tell_ready(const std::string& status);
   [[nodiscard]] Result<void> serve_metrics();
   void count_peers();
   void beat();
