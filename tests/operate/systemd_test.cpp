@@ -15,20 +15,22 @@ namespace {
 using Catch::Matchers::Contains;
 
 constexpr const char* kAnalyze = "/usr/bin/systemd-analyze";
-constexpr const char* kThreshold = "15";  // tenths
 
-// The units as they are installed, but for the daemon, which is the one under test.
+// The units as they are installed, but for their program, which is the daemon under test.
 class Units {
  public:
   Units() {
-    std::string service = read_file(std::string(NVR_TEST_UNITS) + "/nvr-readerd@.service");
-    REQUIRE_THAT(service, Contains("ExecStart=/"));
-    service = std::regex_replace(service, std::regex("ExecStart=[^ ]*"), "ExecStart=" + path_of_daemon());
-    std::ofstream(root_ / "nvr-readerd@.service") << service;
+    for (const char* const name : {"/nvr-readerd@.service", "/nvr-streamer.service"}) {
+      std::string service = read_file(std::string(NVR_TEST_UNITS) + name);
+      REQUIRE_THAT(service, Contains("ExecStart=/"));
+      service = std::regex_replace(service, std::regex("ExecStart=[^ ]*"), "ExecStart=" + path_of_daemon());
+      std::ofstream(root_.path() + name) << service;
+    }
     std::ofstream(root_ / "nvr-readerd@.socket")
         << read_file(std::string(NVR_TEST_DEPLOY) + "/systemd/nvr-readerd@.socket");
   }
   [[nodiscard]] std::string service() const { return root_ / "nvr-readerd@.service"; }
+  [[nodiscard]] std::string streamer() const { return root_ / "nvr-streamer.service"; }
   [[nodiscard]] std::string socket() const { return root_ / "nvr-readerd@.socket"; }
   [[nodiscard]] const TempDir& root() const { return root_; }
 
@@ -45,19 +47,24 @@ bool is_there() {
 TEST_CASE("systemd-analyze verify finds nothing wrong with the units") {
   if (!is_there()) return;
   const Units units;
-  const auto verified = run_program({kAnalyze, "verify", "--man=no", units.service(), units.socket()});
+  const auto verified =
+      run_program({kAnalyze, "verify", "--man=no", units.service(), units.socket(), units.streamer()});
   CHECK(to_string(verified.exit) == "exit 0");
   CHECK(verified.output + verified.errors == "");
 }
 
-TEST_CASE("systemd-analyze security finds the service well confined") {
+TEST_CASE("systemd-analyze security finds the services well confined") {
   if (!is_there()) return;
   const Units units;
-  const auto judged = run_program({kAnalyze, "security", "--offline=true", "--no-pager",
-                                   std::string("--threshold=") + kThreshold, units.service()});
-  CAPTURE(judged.output + judged.errors);
-  CHECK(to_string(judged.exit) == "exit 0");
-  CHECK_THAT(judged.output, Contains("Overall exposure level"));
+  const auto judge = [](const std::string& unit, int tenths) {
+    const auto judged = run_program({kAnalyze, "security", "--offline=true", "--no-pager",
+                                     "--threshold=" + std::to_string(tenths), unit});
+    CAPTURE(judged.output + judged.errors);
+    CHECK(to_string(judged.exit) == "exit 0");
+    CHECK_THAT(judged.output, Contains("Overall exposure level"));
+  };
+  judge(units.service(), 15);
+  judge(units.streamer(), 20);  // it has the network
 }
 
 TEST_CASE("the drop-in for metrics is understood, and nothing else is lost by it") {

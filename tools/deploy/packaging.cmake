@@ -8,7 +8,11 @@ find_program(NVR_GZIP gzip REQUIRED)
 configure_file(${CMAKE_CURRENT_LIST_DIR}/debian/changelog.in debian/changelog @ONLY)
 file(COPY_FILE ${CMAKE_CURRENT_LIST_DIR}/debian/copyright ${PROJECT_BINARY_DIR}/debian/copyright ONLY_IF_DIFFERENT)
 execute_process(COMMAND ${NVR_GZIP} -9nkf ${PROJECT_BINARY_DIR}/debian/changelog COMMAND_ERROR_IS_FATAL ANY)
-foreach(package nvr-readerd ${nvr_soname_package} libnvr-client-dev)
+set(nvr_lab)
+if(NVR_BUILD_LAB)
+  set(nvr_lab nvr-readerd-lab)
+endif()
+foreach(package nvr-readerd ${nvr_lab} ${nvr_soname_package} libnvr-client-dev)
   if(package STREQUAL nvr_soname_package)
     set(component libnvr-client)
   else()
@@ -22,10 +26,14 @@ set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME nvr-readerd)
 set(CPACK_PACKAGE_CONTACT "${nvr_maintainer}")
 set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
-set(CPACK_STRIP_FILES ON)
+# What a core dump needs goes into packages of its own, NAME-dbgsym, where the build has any: CPack then strips by itself.
+if(CMAKE_BUILD_TYPE MATCHES "Deb")
+  set(CPACK_DEBIAN_DEBUGINFO_PACKAGE ON)
+else()
+  set(CPACK_STRIP_FILES ON)
+endif()
 set(CPACK_PRE_BUILD_SCRIPTS ${CMAKE_CURRENT_LIST_DIR}/finish_packages.cmake)
-set(CPACK_NVR_BINDIR ${CMAKE_INSTALL_FULL_BINDIR})
-set(CPACK_COMPONENTS_ALL nvr-readerd libnvr-client libnvr-client-dev)
+set(CPACK_COMPONENTS_ALL nvr-readerd ${nvr_lab} libnvr-client libnvr-client-dev)
 set(CPACK_DEB_COMPONENT_INSTALL ON)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_MAINTAINER "${nvr_maintainer}")
@@ -43,9 +51,19 @@ them to recorders and streamers through shared memory. Whatever a stalled or
 failing disk does, it never reaches their threads: they get a chunk, an
 error, or their deadline, on time.
 
-This package has the daemon, the programs that ask it (nvr-readerctl) and
-read through it (nvr-cat), and two for the laboratory (nvr-bench,
-nvr-slowdisk).")
+This package has the daemon, the programs that ask it (nvr-readerctl), read
+through it (nvr-cat) and serve recordings over HTTP (nvr-streamer).")
+# systemd reads its units, and makes the streamer's user.
+set(CPACK_DEBIAN_NVR-READERD_PACKAGE_CONTROL_EXTRA
+  "${CMAKE_CURRENT_LIST_DIR}/debian/postinst;${CMAKE_CURRENT_LIST_DIR}/debian/postrm")
+
+set(CPACK_DEBIAN_NVR-READERD-LAB_PACKAGE_NAME nvr-readerd-lab)
+set(CPACK_DEBIAN_NVR-READERD-LAB_PACKAGE_SECTION video)
+set(CPACK_DEBIAN_NVR-READERD-LAB_DESCRIPTION
+"laboratory of nvr-readerd: a disk to break, and a benchmark
+nvr-slowdisk and nvr-slow-disk make a disk that is as slow as one says, hangs
+and fails on demand. nvr-bench measures readers of recordings on it, and on
+real ones. Not for machines that record.")
 
 set(CPACK_DEBIAN_LIBNVR-CLIENT_PACKAGE_NAME ${nvr_soname_package})
 set(CPACK_DEBIAN_LIBNVR-CLIENT_PACKAGE_SECTION libs)
@@ -72,4 +90,7 @@ set(CPACK_DEBIAN_LIBNVR-CLIENT-DEV_DESCRIPTION
 "client library of nvr-readerd, development files
 What is needed to build programs on libnvr-client: headers for C++20 and C,
 the static library, a CMake package, a pkg-config file and nvr-client(3).")
+install(FILES ${PROJECT_SOURCE_DIR}/README.md DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/nvr-readerd)
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/client/examples/ DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/libnvr-client-dev/examples
+  COMPONENT libnvr-client-dev FILES_MATCHING PATTERN "reader.*" PATTERN "*.cpp")
 include(CPack)
