@@ -75,7 +75,11 @@ Result<std::unique_ptr<ControlThread>> ControlThread::create(Options options, sh
                                        .status = [self = control.get()] { return self->status(); },
                                        .streams = [self = control.get()] { return self->streams(); },
                                        .stall_log = [self = control.get()] { return self->stall_log(); },
-                                       .metrics = [self = control.get()] { return self->metrics(); }});
+                                       .metrics = [self = control.get()] { return self->metrics(); },
+                                       .disk_state =
+                                           [self = control.get()](shm::DiskState& shared) {
+                                             write_disk_state(shared, self->stall_, self->breaker_.refuses());
+                                           }});
   if (auto watched = control->watch(control->signals_.get(), kSignals); !watched)
     return tl::unexpected(watched.error());
   if (auto watched = control->watch(control->mail_wakeup_.get(), kMail); !watched)
@@ -350,8 +354,7 @@ void ControlThread::look_at_disk(std::uint64_t now_ns) {
                            ? "the disk has not answered for " + std::to_string(options_.fail_fast_s) +
                                  " s (" + to_string(oldest) + "): new opens are refused (--fail-fast)"
                            : "the disk answers again: new opens are served");
-  // A client that came during a stall has not seen it yet.
-  const bool has_news = !(oldest == stall_) || oldest.operation != shm::DiskOperation::kNone;
+  const bool has_news = !(oldest == stall_);
   stall_ = oldest;
   peers_->for_each_serving([&](const Connection& connection) {
     shm::ReadHeader& header = connection.read_view().read_header();

@@ -57,12 +57,14 @@ class Lanes {
     std::erase(operations_, &operation);
     const std::uint64_t service_ns = now_ns - std::max(operation.submitted_ns, last_done_ns_);
     last_done_ns_ = now_ns;
+    // When it hung for longer, the disk took the time, and others have gone on meanwhile.
+    const std::uint64_t charged_ns = std::min(service_ns, stuck_ns_);
     if (operation.lane == Operation::Lane::kNew) {
-      new_ns_ += service_ns;
+      new_ns_ += charged_ns;
       new_again_ns_ = now_ns + new_ns_;
     }
     if (operation.lane != Operation::Lane::kSegment) return;
-    paused_until_ns_ = now_ns + service_ns * reserve_percent_ / (100 - reserve_percent_);
+    paused_until_ns_ = now_ns + charged_ns * reserve_percent_ / (100 - reserve_percent_);
     if (operation.error == 0 && service_ns < stuck_ns_)
       model.record(operation.done, service_ns, operation.sought);
   }

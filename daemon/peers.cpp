@@ -203,6 +203,7 @@ Result<void> Peers::create_connection(Peer& peer, const shm::Hello& hello) {
     return usable;
   }
   peer.connection = std::move(*connection);
+  setup_.disk_state(peer.connection->read_view().read_header().disk);
   NVR_STEP("daemon.segments_made");
   return {};
 }
@@ -219,6 +220,7 @@ void Peers::on_ready(Peer& peer) {
   log_some(LogKind::kConnect, level::info, "client pid {} uid {} connected: {} streams of {} slots",
            peer.identity.pid, peer.identity.uid, peer.connection->geometry().streams,
            peer.connection->geometry().slots);
+  setup_.disk_state(peer.connection->read_view().read_header().disk);  // again: it was told no news meanwhile
   NVR_STEP("daemon.about_to_attach");
   disk_->post(Attach{peer.connection.get()});
 }

@@ -52,6 +52,8 @@ class Peers {
     std::function<std::string()> streams = {};
     std::function<std::string()> stall_log = {};
     std::function<std::string()> metrics = {};
+    // Writes how the disk is doing, which a client must know before its first open.
+    std::function<void(shm::DiskState&)> disk_state = [](shm::DiskState&) {};
   };
   // `epoll` is the control thread's set; sockets are watched with the tags of tag_of(). Both outlive this.
   Peers(int epoll, DiskThread& disk, Setup setup) : epoll_(epoll), disk_(&disk), setup_(std::move(setup)) {}

@@ -187,6 +187,24 @@ TEST_CASE("lanes: two segments and one new stream at a time, and what is stuck d
   CHECK(lanes.has_room_for_segment(500 * kMs));
 }
 
+TEST_CASE("lanes: the time for which the disk hung is charged to nobody") {
+  Lanes lanes(50, 500 * kMs, true);
+  DiskModel model;
+  const auto hang = [&](Operation::Lane lane, std::uint64_t begin_ns) {
+    Operation operation;
+    operation.kind = Operation::Kind::kOpen;
+    operation.submitted_ns = begin_ns;
+    lanes.enter(operation, lane);
+    lanes.leave(operation, begin_ns + 60'000 * kMs, model);
+  };
+  hang(Operation::Lane::kSegment, 0);
+  CHECK_FALSE(lanes.has_room_for_segment(60'000 * kMs));
+  CHECK(lanes.has_room_for_segment(60'500 * kMs));
+  hang(Operation::Lane::kNew, 70'000 * kMs);
+  CHECK_FALSE(lanes.has_room_for_new(130'000 * kMs, false, true));
+  CHECK(lanes.has_room_for_new(130'500 * kMs, false, true));
+}
+
 TEST_CASE(
     "lanes: a new stream goes on to its first chunk, segments wait meanwhile, and then others have the "
     "time") {
