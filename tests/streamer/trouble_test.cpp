@@ -102,6 +102,17 @@ TEST_CASE(
   CHECK(wait_until([&] { return streamer.metric("nvr_streamer_connections") == 1; }));
 }
 
+TEST_CASE("a disk that sleeps spins up in 13 s, and then its recording plays") {
+  if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
+  const Site site;
+  SlowDisk disk(site.directory());
+  const RecordingFile file = make_recording(disk.backing(), {1, 1}, 300'000, 1);
+  const DaemonProcess daemon = site.start();
+  const StreamerProcess streamer({{"a", daemon.socket()}}, {});
+  disk.order("stall for 13s");
+  CHECK(problem_with(ask(streamer, "/a/1/1"), 200, file, 0, file.size) == "");
+}
+
 TEST_CASE("a disk that goes silent in mid-body: the connection is cut, and the rest can be asked for later") {
   if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
   const Site site;

@@ -18,7 +18,7 @@ struct Settings {
   std::string host = "127.0.0.1";
   std::uint16_t port = 8080;
   std::size_t max_connections = 1024;
-  std::chrono::milliseconds open_timeout{10'000};    // for a recording's first chunk
+  std::chrono::milliseconds open_timeout{20'000};    // for a recording's first chunk; a disk spins up in 13 s
   std::chrono::milliseconds stall_timeout{30'000};   // for a later one
   std::chrono::milliseconds idle_timeout{60'000};    // for the next request
   std::chrono::milliseconds header_timeout{10'000};  // for a whole request, once it has begun
