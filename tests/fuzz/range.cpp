@@ -63,13 +63,15 @@ void check_range(std::string_view text, std::uint64_t size, Judgement& judgement
 
 void check_decision(const Conditions& conditions, std::uint64_t size, Judgement& judgement) {
   using Kind = Decision::Kind;
-  constexpr const char* kNames[] = {"whole", "part", "not modified", "not satisfiable"};
+  constexpr const char* kNames[] = {"whole", "part", "not modified", "not satisfiable", "other version"};
   const Decision decision = decide(conditions, size, kEtag);
   judgement.reach(kNames[static_cast<int>(decision.kind)]);
   const Slice slice = decision.slice;
   if (decision.kind == Kind::kWhole) judgement.require(slice == Slice{0, size}, "not the whole");
   if (decision.kind == Kind::kPart)
     judgement.require(conditions.range && slice.begin < slice.end && slice.end <= size, "not a part");
+  judgement.require(decision.kind != Kind::kOtherVersion || !conditions.if_match.empty(),
+                    "another than which?");
   const bool is_conditional = !conditions.if_none_match.empty();
   judgement.require(decision.kind != Kind::kNotModified || is_conditional, "not modified since when?");
 }
@@ -82,9 +84,10 @@ void run(std::span<const std::byte> input, Judgement& judgement) {
   check_target(take_line(lines), judgement);
   const std::string_view range = take_line(lines);
   check_range(range, size, judgement);
-  Conditions conditions{.range = parse_range(range), .if_range = {}, .if_none_match = {}};
+  Conditions conditions{.range = parse_range(range), .if_range = {}, .if_none_match = {}, .if_match = {}};
   conditions.if_range = take_line(lines);
   conditions.if_none_match = take_line(lines);
+  conditions.if_match = take_line(lines);
   check_decision(conditions, size, judgement);
 }
 
@@ -94,6 +97,7 @@ const FuzzTarget range_target = {"range",
                                  run,
                                  {"target refused", "recording", "recording of a disk", "health",
                                   "health of a disk", "metrics", "range ignored", "suffix", "range",
-                                  "range to the end", "whole", "part", "not modified", "not satisfiable"}};
+                                  "range to the end", "whole", "part", "not modified", "not satisfiable",
+                                  "other version"}};
 
 }  // namespace nvr::test

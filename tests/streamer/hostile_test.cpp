@@ -45,7 +45,8 @@ TEST_CASE("requests that are none get a 4xx, or the end of the connection") {
       {"GET /1/1 HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", 400},
       {"GET /1/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabcde", 400},
       {"GET /1/1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n", 400},
-      {"GET http://x/1/1 HTTP/1.1\r\nHost: x\r\n\r\n", 400},
+      {"GET http://x/1/1%zz HTTP/1.1\r\nHost: x\r\n\r\n", 400},
+      {std::string(20'000, '\n'), 431},
       {"GET /" + std::string(7000, 'a') + " HTTP/1.1\r\nHost: x\r\n\r\n", 400},
       {"GET /1/1 HTTP/1.1\r\nHost: x\r\nX: " + std::string(20'000, 'a') + "\r\n\r\n", 431},
       {"GET /1/1 HTTP/1.1\r\nHost: x\r\n" +

@@ -121,6 +121,7 @@ TEST_CASE("behind nginx: slices are kept, and recordings are found on the host t
   std::vector<RecordingFile> scattered;
   for (std::uint32_t i = 0; i < 6; ++i)
     scattered.push_back((i % 2 == 0 ? one : two).site.record({2, i}, 100'000 + i));
+  let_rest(one.site.record({3, 1}, 0).path);
   one.start();
   two.start();
   const Nginx nginx(*one.streamer, *two.streamer);
@@ -144,6 +145,7 @@ TEST_CASE("behind nginx: slices are kept, and recordings are found on the host t
     CHECK(found.size() == each.size);
     CHECK(difference(each, 0, found) == "");
   }
+  CHECK(nginx.status_of("/3/1") == "200");  // empty
   CHECK(nginx.status_of("/9/9") == "404");
   CHECK(nginx.status_of("/metrics") == "404");
   CHECK(nginx.get("/live/1/1", {"--range", "10-19"}).output == whole.substr(10, 10));

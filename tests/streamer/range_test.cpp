@@ -68,29 +68,51 @@ TEST_CASE(
   CHECK(settled(std::chrono::nanoseconds(0)));
 }
 
-TEST_CASE("If-None-Match compares weakly with every ETag of the list") {
-  CHECK(is_listed("\"a\"", "\"a\""));
-  CHECK(is_listed("W/\"a\"", "\"a\""));
-  CHECK(is_listed("\"b\" , \"a\"", "\"a\""));
-  CHECK(is_listed(" * ", "\"a\""));
-  CHECK_FALSE(is_listed("\"b\"", "\"a\""));
-  CHECK_FALSE(is_listed("a", "\"a\""));
-  CHECK_FALSE(is_listed(",,", "\"a\""));
+TEST_CASE("If-None-Match compares weakly, and If-Match strongly, with every ETag of the list") {
+  for (const auto comparison : {Comparison::kWeak, Comparison::kStrong}) {
+    CHECK(is_listed("\"a\"", "\"a\"", comparison));
+    CHECK(is_listed("\"b\" , \"a\"", "\"a\"", comparison));
+    CHECK(is_listed(" * ", "\"a\"", comparison));
+    CHECK_FALSE(is_listed("\"b\"", "\"a\"", comparison));
+    CHECK_FALSE(is_listed("a", "\"a\"", comparison));
+    CHECK_FALSE(is_listed(",,", "\"a\"", comparison));
+  }
+  CHECK(is_listed("W/\"a\"", "\"a\"", Comparison::kWeak));
+  CHECK_FALSE(is_listed("W/\"a\"", "\"a\"", Comparison::kStrong));
 }
 
 TEST_CASE("conditions decide: nothing new, a part, or the whole") {
   const auto range = parse_range("bytes=2-3");
   CHECK(decide({}, 10, "\"a\"").kind == Kind::kWhole);
   CHECK(decide({}, 10, "\"a\"").slice == Slice{0, 10});
-  CHECK(decide({.range = range, .if_range = {}, .if_none_match = {}}, 10, "\"a\"").slice == Slice{2, 4});
-  CHECK(decide({.range = range, .if_range = {}, .if_none_match = {}}, 2, "\"a\"").kind ==
+  CHECK(decide({.range = range, .if_range = {}, .if_none_match = {}, .if_match = {}}, 10, "\"a\"").slice ==
+        Slice{2, 4});
+  CHECK(decide({.range = range, .if_range = {}, .if_none_match = {}, .if_match = {}}, 2, "\"a\"").kind ==
         Kind::kNotSatisfiable);
-  CHECK(decide({.range = range, .if_range = "\"a\"", .if_none_match = {}}, 10, "\"a\"").kind == Kind::kPart);
+  CHECK(
+      decide({.range = range, .if_range = "\"a\"", .if_none_match = {}, .if_match = {}}, 10, "\"a\"").kind ==
+      Kind::kPart);
   for (const char* const other : {"\"b\"", "W/\"a\"", "Sat, 28 Nov 2026 05:04:07 GMT"})
-    CHECK(decide({.range = range, .if_range = other, .if_none_match = {}}, 2, "\"a\"").kind == Kind::kWhole);
-  CHECK(decide({.range = range, .if_range = {}, .if_none_match = "\"a\""}, 2, "\"a\"").kind ==
+    CHECK(decide({.range = range, .if_range = other, .if_none_match = {}, .if_match = {}}, 2, "\"a\"").kind ==
+          Kind::kWhole);
+  CHECK(decide({.range = range, .if_range = {}, .if_none_match = "\"a\"", .if_match = {}}, 2, "\"a\"").kind ==
         Kind::kNotModified);
-  CHECK(decide({.range = range, .if_range = {}, .if_none_match = "\"b\""}, 10, "\"a\"").kind == Kind::kPart);
+  CHECK(
+      decide({.range = range, .if_range = {}, .if_none_match = "\"b\"", .if_match = {}}, 10, "\"a\"").kind ==
+      Kind::kPart);
+  const auto with_match = [&](const char* if_match, const char* if_none_match) {
+    return decide({.range = range, .if_range = {}, .if_none_match = if_none_match, .if_match = if_match}, 10,
+                  "\"a\"")
+        .kind;
+  };
+  CHECK(with_match("\"a\"", "") == Kind::kPart);
+  CHECK(with_match("\"b\"", "") == Kind::kOtherVersion);
+  CHECK(with_match("\"b\"", "\"a\"") == Kind::kOtherVersion);
+  CHECK(with_match("*", "\"a\"") == Kind::kNotModified);
+  // Nothing of an empty recording can be asked for, and so any of it is all of it.
+  const Conditions slice{
+      .range = parse_range("bytes=0-524287"), .if_range = {}, .if_none_match = {}, .if_match = {}};
+  CHECK(decide(slice, 0, "\"a\"").kind == Kind::kWhole);
 }
 
 TEST_CASE("a target names a recording, a disk's recording, or a page, and nothing else") {
@@ -101,7 +123,10 @@ TEST_CASE("a target names a recording, a disk's recording, or a page, and nothin
                                                         {"/3/1842086", ""},
                                                         {"/3/1842086?t=5", ""},
                                                         {"/disk1/00000003001c1ba6", "disk1"},
-                                                        {"/d.i-s_k/3/1842086", "d.i-s_k"}}) {
+                                                        {"/d.i-s_k/3/1842086", "d.i-s_k"},
+                                                        {"/disk%31/%33/1842086?x=%zz", "disk1"},
+                                                        {"http://host:80/3/1842086", ""},
+                                                        {"HTTPS://[::1]/disk1/3%2f1842086?y", "disk1"}}) {
     CAPTURE(text);
     const auto target = parse_target(text);
     REQUIRE(target);
@@ -111,10 +136,31 @@ TEST_CASE("a target names a recording, a disk's recording, or a page, and nothin
   CHECK(parse_target("/healthz")->page == Page::kHealth);
   CHECK(parse_target("/healthz/disk1")->disk == "disk1");
   CHECK(parse_target("/metrics")->page == Page::kMetrics);
-  for (const char* const wrong :
-       {"", "/", "*", "3/1", "http://here/3/1", "//3/1", "/3/1/", "/3", "/a/b/3/1", "/00000003001c1ba",
-        "/metrics/x", "/healthz/", "/disk1", "/disk1/", "/../../etc/passwd", "/%2e%2e/3/1", "/d sk/3/1",
-        "/3/-1", "/3/4294967296"}) {
+  for (const char* const wrong : {"",
+                                  "/",
+                                  "*",
+                                  "3/1",
+                                  "http://here",
+                                  "ftp://here/3/1",
+                                  "/%3/1",
+                                  "/3/1%",
+                                  "/3/1%0",
+                                  "/3/1%0g",
+                                  "/3/1%00",
+                                  "//3/1",
+                                  "/3/1/",
+                                  "/3",
+                                  "/a/b/3/1",
+                                  "/00000003001c1ba",
+                                  "/metrics/x",
+                                  "/healthz/",
+                                  "/disk1",
+                                  "/disk1/",
+                                  "/../../etc/passwd",
+                                  "/%2e%2e/3/1",
+                                  "/d sk/3/1",
+                                  "/3/-1",
+                                  "/3/4294967296"}) {
     CAPTURE(wrong);
     CHECK_FALSE(parse_target(wrong));
   }

@@ -187,6 +187,46 @@ TEST_CASE("what cannot be answered is said clearly") {
   CHECK(old.is_closed_by_peer());
 }
 
+TEST_CASE("what HTTP allows a client to send is understood") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 1000);
+  const RecordingFile empty = site.record({1, 2}, 0);
+  const DaemonProcess daemon = site.start();
+  const StreamerProcess streamer({{"a", daemon.socket()}});
+  Wire wire(streamer.port());
+  for (const char* const request :
+       {"\r\nGET /1/1 HTTP/1.1\r\nHost: x\r\n\r\n", "\r\n\r\nGET http://x/a/1/1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /%61/1%2F1 HTTP/1.1\r\nHost: x\r\nIf-Match: *\r\n\r\n"}) {
+    CAPTURE(request);
+    wire.send(request);
+    CHECK(problem_with(wire.receive(), 200, file, 0, file.size) == "");
+  }
+  CHECK(ask(streamer, "/1/1", {"If-Match: \"other\""}).status == 412);
+  const std::string etag = ask(streamer, "/1/1").header("etag");
+  CHECK(problem_with(ask(streamer, "/1/1", {"If-Match: \"other\", " + etag, bytes(100, 199)}), 206, file, 100,
+                     200) == "");
+  CHECK(problem_with(ask(streamer, "/1/2", {"Range: bytes=0-524287"}), 200, empty, 0, 0) == "");
+}
+
+TEST_CASE("no viewer learns of the paths of this machine") {
+  const Site site;
+  static_cast<void>(site.record({1, 1}, 1000));
+  REQUIRE(mkdir((site.directory() + "/0000000100000002").c_str(), 0755) == 0);
+  DaemonProcess daemon = site.start();
+  const StreamerProcess streamer({{"a", daemon.socket()}}, {"--open-timeout", "1"});
+  const auto check_answer = [&](const std::string& target, unsigned status) {
+    const Reply reply = ask(streamer, target);
+    CAPTURE(target, reply.body);
+    CHECK(reply.status == status);
+    CHECK(reply.body.find('/') == std::string::npos);
+  };
+  check_answer("/9/9", 404);
+  check_answer("/a/9/9", 404);
+  check_answer("/1/2", 404);
+  daemon.kill();
+  check_answer("/1/1", 503);
+}
+
 TEST_CASE("a connection is kept for the next request, also one that has come already") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 100'000);

@@ -33,23 +33,31 @@ bool is_same(const RecordingInfo& a, const RecordingInfo& b) {
 
 }  // namespace
 
+std::string text_for_viewer(const std::optional<Trouble>& trouble, std::string_view otherwise) {
+  if (!trouble) return std::string(otherwise);
+  return trouble->kind == Trouble::Kind::kStuck ? trouble->text : "its daemon does not answer";
+}
+
 Refusal refusal_of(const Disk& disk, const Error& error) {
-  const auto status = [&]() -> unsigned {
-    switch (error.code) {
-      case Code::kNotFound:
-      case Code::kFailedPrecondition:  // not a regular file
-        return 404;
-      case Code::kPermissionDenied:
-        return 403;
-      case Code::kUnavailable:
-      case Code::kResourceExhausted:
-      case Code::kDeadlineExceeded:
-        return 503;
-      default:
-        return 500;
-    }
-  }();
-  return {.status = status, .text = fmt::format("disk {}: {}", disk.name(), error.message)};
+  const auto refusal = [&](unsigned status, std::string_view text) {
+    return Refusal{
+        .status = status, .text = fmt::format("disk {}: {}", disk.name(), text), .detail = error.message};
+  };
+  switch (error.code) {
+    case Code::kNotFound:
+      return refusal(404, "there is no such recording");
+    case Code::kFailedPrecondition:
+      return refusal(404, "that is not a regular file");
+    case Code::kPermissionDenied:
+      return refusal(403, "that may not be read");
+    case Code::kResourceExhausted:
+      return refusal(503, "there is no place for one more at the moment");
+    case Code::kUnavailable:
+    case Code::kDeadlineExceeded:
+      return refusal(503, text_for_viewer(disk.trouble(), "it is not available"));
+    default:
+      return refusal(500, "the recording cannot be read");
+  }
 }
 
 Fetch::Fetch(FetchRequest request, const FetchSettings& settings)
@@ -65,7 +73,8 @@ void Fetch::begin() {
   opening_.reset();
   const auto holder = std::ranges::find_if(
       request_.disks, [&](const Disk* disk) { return disk->find_known(request_.recording) != nullptr; });
-  if (holder != request_.disks.end() && request_.wants_body && request_.conditions.if_none_match.empty()) {
+  if (holder != request_.disks.end() && request_.wants_body && request_.conditions.if_none_match.empty() &&
+      request_.conditions.if_match.empty()) {
     Found found = found_on(**holder, *(*holder)->find_known(request_.recording));
     if (found.decision.kind == Kind::kPart) return open_slice(std::move(found));
   }
@@ -151,7 +160,8 @@ Refusal Fetch::refuse_all() const {
   if (probes_.size() == 1) return refusal_of(*probes_.front().disk, *probes_.front().error);
   return {.status = 404,
           .text = fmt::format("there is no recording {} on any of the {} disks",
-                              to_string(request_.recording), probes_.size())};
+                              to_string(request_.recording), probes_.size()),
+          .detail = {}};
 }
 
 // ---- What to send of it
@@ -223,7 +233,8 @@ std::optional<Fetch::Outcome> Fetch::begin_again() {
   }
   return Outcome(
       Refusal{.status = 503,
-              .text = fmt::format("recording {} changes all the time", to_string(request_.recording))});
+              .text = fmt::format("recording {} changes all the time", to_string(request_.recording)),
+              .detail = {}});
 }
 
 // ---- Waiting
@@ -242,13 +253,14 @@ std::optional<Refusal> Fetch::give_up() const {
     return trouble && trouble->lasts >= settings_.timeout;
   });
   if (waited < settings_.timeout && !all_are_silent) return std::nullopt;
-  std::string text;
+  Refusal refusal{.status = 503, .text = {}, .detail = {}};
   for (const Disk* const disk : awaited) {
     const auto trouble = disk->trouble();
-    text += fmt::format("{}disk {}: {}", text.empty() ? "" : "; ", disk->name(),
-                        trouble ? trouble->text : "nothing arrived in time");
+    refusal.text += fmt::format("{}disk {}: {}", refusal.text.empty() ? "" : "; ", disk->name(),
+                                text_for_viewer(trouble, "nothing arrived in time"));
+    if (trouble) refusal.detail += (refusal.detail.empty() ? "" : "; ") + trouble->text;
   }
-  return Refusal{.status = 503, .text = std::move(text)};
+  return refusal;
 }
 
 }  // namespace nvr::streamer

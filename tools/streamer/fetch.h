@@ -41,9 +41,12 @@ struct Found {
 // Why there is nothing to send. `status` is HTTP's.
 struct Refusal {
   unsigned status = 500;
-  std::string text;  // for a person
+  std::string text;    // for the viewer, who must not learn of paths here
+  std::string detail;  // for the log
 };
 
+// How the disk is, or `otherwise` when it is well.
+[[nodiscard]] std::string text_for_viewer(const std::optional<Trouble>& trouble, std::string_view otherwise);
 // What the disk said, as a response.
 [[nodiscard]] Refusal refusal_of(const Disk& disk, const Error& error);
 

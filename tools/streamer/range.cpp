@@ -71,26 +71,28 @@ bool has_settled(const RecordingInfo& info, std::chrono::system_clock::time_poin
   return info.mtime_ns <= std::chrono::nanoseconds(latest).count();
 }
 
-bool is_listed(std::string_view if_none_match, std::string_view etag) {
-  if (trim(if_none_match) == "*") return true;
-  while (!if_none_match.empty()) {
-    const auto comma = if_none_match.find(',');  // no ETag of ours has one
-    std::string_view one = trim(if_none_match.substr(0, comma));
-    if (one.starts_with("W/")) one.remove_prefix(2);
+bool is_listed(std::string_view list, std::string_view etag, Comparison comparison) {
+  if (trim(list) == "*") return true;
+  while (!list.empty()) {
+    const auto comma = list.find(',');  // no ETag of ours has one
+    std::string_view one = trim(list.substr(0, comma));
+    if (comparison == Comparison::kWeak && one.starts_with("W/")) one.remove_prefix(2);
     if (one == etag) return true;
-    if_none_match = comma == std::string_view::npos ? std::string_view() : if_none_match.substr(comma + 1);
+    list = comma == std::string_view::npos ? std::string_view() : list.substr(comma + 1);
   }
   return false;
 }
 
 Decision decide(const Conditions& conditions, std::uint64_t size, std::string_view etag) {
   using Kind = Decision::Kind;
-  if (!conditions.if_none_match.empty() && is_listed(conditions.if_none_match, etag))
+  if (!conditions.if_match.empty() && !is_listed(conditions.if_match, etag, Comparison::kStrong))
+    return {.kind = Kind::kOtherVersion, .slice = {}};
+  if (!conditions.if_none_match.empty() && is_listed(conditions.if_none_match, etag, Comparison::kWeak))
     return {.kind = Kind::kNotModified, .slice = {}};
   // A date matches nothing: there is no Last-Modified.
   const bool has_range =
       conditions.range && (conditions.if_range.empty() || trim(conditions.if_range) == etag);
-  if (!has_range) return {.kind = Kind::kWhole, .slice = {.begin = 0, .end = size}};
+  if (!has_range || size == 0) return {.kind = Kind::kWhole, .slice = {.begin = 0, .end = size}};
   const auto slice = resolve(*conditions.range, size);
   if (!slice) return {.kind = Kind::kNotSatisfiable, .slice = {}};
   return {.kind = Kind::kPart, .slice = *slice};

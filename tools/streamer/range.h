@@ -44,21 +44,26 @@ struct RangeHeader {
 [[nodiscard]] bool has_settled(const RecordingInfo& info, std::chrono::system_clock::time_point now,
                                std::chrono::milliseconds settle_time);
 
-// If-None-Match: is `etag` on the list? Weak comparison.
-[[nodiscard]] bool is_listed(std::string_view if_none_match, std::string_view etag);
+// Is `etag` on the list of an If-Match or If-None-Match? Of the two comparisons only the weak one takes a
+// weak ETag ("W/...") for ours.
+enum class Comparison { kStrong, kWeak };
+[[nodiscard]] bool is_listed(std::string_view list, std::string_view etag, Comparison comparison);
 
 // Headers that decide what is sent.
 struct Conditions {
   std::optional<RangeHeader> range;
   std::string if_range;       // empty: no such header
   std::string if_none_match;  // likewise
+  std::string if_match;       // likewise
 };
 
 struct Decision {
-  enum class Kind { kWhole, kPart, kNotModified, kNotSatisfiable };
+  enum class Kind { kWhole, kPart, kNotModified, kNotSatisfiable, kOtherVersion };
   Kind kind = Kind::kWhole;
   Slice slice;  // of kWhole and kPart
 };
+// An empty recording is sent whole, whatever the range: 416 would be an error where there is none, and a
+// proxy that asks in slices would pass it on.
 [[nodiscard]] Decision decide(const Conditions& conditions, std::uint64_t size, std::string_view etag);
 
 }  // namespace nvr::streamer

@@ -8,8 +8,11 @@ namespace {
 constexpr std::string_view kHealth = "healthz";
 constexpr std::string_view kMetrics = "metrics";
 
+char to_lower(char c) {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
 bool is_letter(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+  return to_lower(c) >= 'a' && to_lower(c) <= 'z';
 }
 bool is_name_character(char c) {
   return is_letter(c) || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
@@ -21,6 +24,41 @@ tl::unexpected<Error> bad_target() {
               "/healthz/DISK or /metrics");
 }
 
+// The path of an absolute-form target ("http://host/3/1", as a proxy is asked), else the target.
+std::string_view path_in(std::string_view target) {
+  for (const std::string_view scheme : {"http://", "https://"}) {
+    if (target.size() < scheme.size() ||
+        !std::ranges::equal(target.substr(0, scheme.size()), scheme, {}, [](char c) { return to_lower(c); }))
+      continue;
+    const auto path = target.find('/', scheme.size());
+    return path == std::string_view::npos ? "/" : target.substr(path);
+  }
+  return target;
+}
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  c = to_lower(c);
+  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+// Nothing where a '%' is not followed by two digits.
+std::optional<std::string> percent_decoded(std::string_view text) {
+  std::string decoded;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      decoded += text[i];
+      continue;
+    }
+    const int high = i + 2 < text.size() ? hex_digit(text[i + 1]) : -1;
+    const int low = high < 0 ? -1 : hex_digit(text[i + 2]);
+    if (low < 0) return std::nullopt;
+    decoded += static_cast<char>(16 * high + low);
+    i += 2;
+  }
+  return decoded;
+}
+
 }  // namespace
 
 bool is_disk_name(std::string_view name) {
@@ -28,9 +66,11 @@ bool is_disk_name(std::string_view name) {
          name != kMetrics && std::ranges::all_of(name, is_name_character);
 }
 
-Result<Target> parse_target(std::string_view target) {
-  target = target.substr(0, target.find('?'));
-  if (!target.starts_with('/')) return bad_target();
+Result<Target> parse_target(std::string_view text) {
+  text = path_in(text);
+  const auto path = percent_decoded(text.substr(0, text.find('?')));
+  if (!path || !path->starts_with('/')) return bad_target();
+  std::string_view target = *path;
   target.remove_prefix(1);
   Target parsed;
   const auto slash = target.find('/');

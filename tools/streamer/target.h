@@ -19,7 +19,8 @@ struct Target {
 // Can a disk be called that? A letter first, so that no name looks like the stream of STREAM/RECORDING.
 [[nodiscard]] bool is_disk_name(std::string_view name);
 
-// InvalidArgument, with what was wrong, otherwise. What follows a '?' is ignored.
-[[nodiscard]] Result<Target> parse_target(std::string_view target);
+// A path, or the absolute form with scheme and host, which are ignored, as is what follows a '?'; characters
+// may be percent-encoded. InvalidArgument, with what was wrong, otherwise.
+[[nodiscard]] Result<Target> parse_target(std::string_view text);
 
 }  // namespace nvr::streamer

@@ -45,6 +45,10 @@ std::string to_text(const http::response<http::empty_body>& response) {
   return std::move(text).str();
 }
 
+bool is_line_end(char c) {
+  return c == '\r' || c == '\n';
+}
+
 std::string text_of(boost::beast::string_view view) {
   return {view.data(), view.size()};
 }
@@ -81,12 +85,19 @@ void Viewer::on_read(const error_code& error, std::size_t length) {
   if (has_ended_) return;
   if (error) return end();
   // The bound is for all of it, however it trickles in.
-  if (!parser_->got_some() && input_.size() == 0) wait(Waits::kForRequest, service_.settings.header_timeout);
+  if (!parser_->got_some() && header_bytes_ == 0 && input_.size() == 0)
+    wait(Waits::kForRequest, service_.settings.header_timeout);
   input_.commit(length);
   parse();
 }
 
 void Viewer::parse() {
+  if (!parser_->got_some()) {  // an empty line before the request is allowed (RFC 9112, section 2.2)
+    while (input_.size() > 0 && is_line_end(*static_cast<const char*>(input_.cdata().data()))) {
+      input_.consume(1);
+      ++header_bytes_;
+    }
+  }
   error_code error;
   const auto used = parser_->put(input_.data(), error);
   input_.consume(used);
@@ -141,7 +152,8 @@ void Viewer::handle_recording(const Request& request, const Target& target) {
                      .disks = {},
                      .conditions = {.range = parse_range(text_of(request[http::field::range])),
                                     .if_range = text_of(request[http::field::if_range]),
-                                    .if_none_match = text_of(request[http::field::if_none_match])},
+                                    .if_none_match = text_of(request[http::field::if_none_match]),
+                                    .if_match = text_of(request[http::field::if_match])},
                      .wants_body = !is_head_};
   for (const auto& disk : service_.disks) {
     if (target.disk.empty() || target.disk == disk->name()) fetch.disks.push_back(disk.get());
@@ -198,7 +210,8 @@ void Viewer::poll_fetch() {
 
 void Viewer::refuse(const Refusal& refusal) {
   if (refusal.status >= 500)
-    service_.log.line(fmt::format("{} for {}: {}", refusal.status, to_string(recording_), refusal.text));
+    service_.log.line(fmt::format("{} for {}: {}{}{}", refusal.status, to_string(recording_), refusal.text,
+                                  refusal.detail.empty() ? "" : ": ", refusal.detail));
   refuse(refusal.status, refusal.text);
 }
 
@@ -214,6 +227,8 @@ void Viewer::send_recording(Found found) {
         return 304;
       case Kind::kNotSatisfiable:
         return 416;
+      case Kind::kOtherVersion:
+        return 412;
     }
     return 500;
   };
@@ -231,6 +246,9 @@ void Viewer::send_recording(Found found) {
     return send_text(std::move(response), "text/plain; charset=utf-8",
                      fmt::format("recording {} has {} bytes\n", to_string(recording_), size));
   }
+  if (found.decision.kind == Kind::kOtherVersion)
+    return send_text(std::move(response), "text/plain; charset=utf-8",
+                     fmt::format("recording {} is another than was asked for\n", to_string(recording_)));
   if (found.decision.kind == Kind::kPart)
     response.set(http::field::content_range, fmt::format("bytes {}-{}/{}", slice.begin, slice.end - 1, size));
   if (found.decision.kind != Kind::kNotModified) {
@@ -349,9 +367,12 @@ void Viewer::on_tick(Deadline now) {
       return cut(Cut::kWrite, "");
     case Waits::kForChunk: {
       const auto trouble = body_->disk().trouble();
-      const std::string text = trouble ? trouble->text : "nothing arrived in time";
-      if (!body_->fits()) return cut(Cut::kStall, text);
-      return take_back({.status = 503, .text = fmt::format("disk {}: {}", body_->disk().name(), text)});
+      const std::string detail = trouble ? trouble->text : "nothing arrived in time";
+      if (!body_->fits()) return cut(Cut::kStall, detail);
+      return take_back(
+          {.status = 503,
+           .text = fmt::format("disk {}: {}", body_->disk().name(), text_for_viewer(trouble, detail)),
+           .detail = detail});
     }
     case Waits::kForEnd:
       return end();
