@@ -88,12 +88,61 @@ void Admission::release_memory(std::uint32_t uid, std::uint64_t bytes) {
   forget_if_empty(uid);
 }
 
+Result<void> Admission::admit_handshake(std::uint32_t uid) {
+  const PlacesFor places = places_for(uid, limits_.max_handshakes);
+  Share& share = shares_[uid];
+  if (share.handshakes < places.one && handshakes_ < places.all) {
+    ++share.handshakes;
+    ++handshakes_;
+    return {};
+  }
+  const bool is_own_doing = share.handshakes >= places.one;
+  forget_if_empty(uid);
+  return fail(Code::kResourceExhausted,
+              is_own_doing ? "uid " + std::to_string(uid) + " has " + std::to_string(places.one) +
+                                 " connections that have not said HELLO, as many as it may: close them, or "
+                                 "send HELLO at once"
+                           : std::to_string(handshakes_) +
+                                 " connections have not said HELLO, as many as may be: try again");
+}
+
+void Admission::release_handshake(std::uint32_t uid) {
+  --shares_[uid].handshakes;
+  --handshakes_;
+  forget_if_empty(uid);
+}
+
 Result<void> Admission::admit_control(std::uint32_t uid) {
-  const std::uint32_t bound = is_privileged(uid) ? kMaxControlConnections : kMaxControlConnections - 1;
-  if (controls_ >= bound)
-    return fail(Code::kResourceExhausted, "all control connections are taken: try again");
-  ++controls_;
-  return {};
+  const PlacesFor places = places_for(uid, limits_.max_controls);
+  Share& share = shares_[uid];
+  if (share.controls < places.one && controls_ < places.all) {
+    ++share.controls;
+    ++controls_;
+    return {};
+  }
+  const bool is_own_doing = share.controls >= places.one;
+  forget_if_empty(uid);
+  return fail(Code::kResourceExhausted,
+              is_own_doing
+                  ? "uid " + std::to_string(uid) + " has all the " + std::to_string(places.one) +
+                        " control connections it may have: close one"
+                  : "all " + std::to_string(places.all) + " control connections are taken: try again");
+}
+
+void Admission::release_control(std::uint32_t uid) {
+  --shares_[uid].controls;
+  --controls_;
+  forget_if_empty(uid);
+}
+
+// Of a single place everybody has a chance.
+PlacesFor Admission::places_for(std::uint32_t uid, std::uint32_t places) const {
+  const auto all_but = [places](std::uint32_t part) {
+    return std::max(1U, places - std::max(1U, places / part));
+  };
+  if (uid == 0) return {.one = places, .all = places};
+  if (uid == own_uid_) return {.one = all_but(8), .all = all_but(8)};
+  return {.one = std::max(1U, places / 4), .all = all_but(4)};
 }
 
 // One user's clients cannot take everything from the others'.
@@ -103,8 +152,7 @@ std::uint64_t Admission::memory_bound(std::uint32_t uid) const {
 
 void Admission::forget_if_empty(std::uint32_t uid) {
   const auto share = shares_.find(uid);
-  if (share != shares_.end() && share->second.clients == 0 && share->second.memory_bytes == 0)
-    shares_.erase(share);
+  if (share != shares_.end() && share->second == Share{}) shares_.erase(share);
 }
 
 }  // namespace nvr::daemon

@@ -10,18 +10,27 @@
 
 namespace nvr::daemon {
 
+// Besides the clients: peers whose HELLO is due, and control connections (status).
+inline constexpr std::uint32_t kMaxHandshakes = 128;
+inline constexpr std::uint32_t kMaxControlConnections = 32;
+
 struct Limits {
   std::uint32_t max_clients = 0;  // connections with segments
   std::uint32_t max_clients_per_uid = 0;
   std::uint32_t connects_per_second = 0;  // of a uid that is neither root nor the daemon's; 0: any number
   std::uint64_t client_memory_bytes = 0;  // of one connection
   std::uint64_t total_memory_bytes = 0;   // of all; a uid other than the daemon's and root has half
+  // Fewer than these where the process may have few descriptors.
+  std::uint32_t max_handshakes = kMaxHandshakes;
+  std::uint32_t max_controls = kMaxControlConnections;
 };
 
-// Besides the clients: peers in the handshake, and control connections (status). One of the latter is kept
-// for the daemon's own user and root, so that an operator always gets in.
-inline constexpr std::uint32_t kMaxHandshakes = 64;
-inline constexpr std::uint32_t kMaxControlConnections = 8;
+// How many of `places` a user may take: one other than the daemon's and root a quarter, all such users three
+// quarters, the daemon's own all but an eighth. So an operator always gets in, and root before all.
+struct PlacesFor {
+  std::uint32_t one = 0;  // of its own
+  std::uint32_t all = 0;  // with those that anybody has taken already
+};
 // Connects of one user that --connects-per-second does not count, besides two for each client that it may
 // have: so all can come back after a restart.
 inline constexpr std::uint64_t kConnectsAtOnce = 64;
@@ -49,8 +58,12 @@ class Admission {
   void release_client(std::uint32_t uid);
   void release_memory(std::uint32_t uid, std::uint64_t bytes);
 
+  // Takes a place for a peer that has yet to say HELLO; from then on the bounds on clients and on control
+  // connections hold.
+  [[nodiscard]] Result<void> admit_handshake(std::uint32_t uid);
+  void release_handshake(std::uint32_t uid);
   [[nodiscard]] Result<void> admit_control(std::uint32_t uid);
-  void release_control() { --controls_; }
+  void release_control(std::uint32_t uid);
 
   [[nodiscard]] std::uint32_t clients() const { return clients_; }
   [[nodiscard]] std::uint64_t memory_bytes() const { return memory_bytes_; }
@@ -59,7 +72,11 @@ class Admission {
   struct Share {
     std::uint32_t clients = 0;
     std::uint64_t memory_bytes = 0;
+    std::uint32_t handshakes = 0;
+    std::uint32_t controls = 0;
+    friend bool operator==(const Share&, const Share&) = default;
   };
+  [[nodiscard]] PlacesFor places_for(std::uint32_t uid, std::uint32_t places) const;
   [[nodiscard]] bool is_privileged(std::uint32_t uid) const { return uid == 0 || uid == own_uid_; }
   [[nodiscard]] std::uint64_t memory_bound(std::uint32_t uid) const;
   void forget_if_empty(std::uint32_t uid);
@@ -72,6 +89,7 @@ class Admission {
   // are no more than uids that may connect.
   std::map<std::uint32_t, std::uint64_t> connects_earned_ns_;
   std::uint32_t clients_ = 0;
+  std::uint32_t handshakes_ = 0;
   std::uint32_t controls_ = 0;
   std::uint64_t memory_bytes_ = 0;
 };

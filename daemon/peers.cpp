@@ -87,15 +87,17 @@ void Peers::admit(AcceptedPeer accepted) {
     return refuse(accepted, allowed.error());
   if (auto calm = setup_.admission.check_rate(accepted.identity.uid, shm::now_ns()); !calm)
     return refuse(accepted, calm.error());
-  if (handshakes_ >= kMaxHandshakes)
-    return refuse(accepted, {.code = Code::kResourceExhausted,
-                             .message = "too many connections are being opened: try again"});
+  if (auto admitted = setup_.admission.admit_handshake(accepted.identity.uid); !admitted)
+    return refuse(accepted, admitted.error());
   NVR_STEP("daemon.accepted");
   const std::uint32_t id = ++last_id_;
   auto watched = watch(accepted.socket.get(), tag_of(kSocket, id), EPOLLIN | EPOLLRDHUP);
   // Without a pidfd, or room to watch it, the socket's hang-up tells alone.
   if (watched && accepted.pidfd) static_cast<void>(watch(accepted.pidfd.get(), tag_of(kPidfd, id), EPOLLIN));
-  if (!watched) return refuse(accepted, watched.error());
+  if (!watched) {
+    setup_.admission.release_handshake(accepted.identity.uid);
+    return refuse(accepted, watched.error());
+  }
   Peer& peer = peers_[id];
   peer.id = id;
   peer.socket = std::move(accepted.socket);
@@ -103,6 +105,7 @@ void Peers::admit(AcceptedPeer accepted) {
   peer.identity = accepted.identity;
   peer.deadline_ns = shm::now_ns() + kHandshakeNs;
   ++handshakes_;
+  on_socket(peer, EPOLLIN);  // an honest client's HELLO is there already, so it leaves its place at once
 }
 
 void Peers::refuse(const AcceptedPeer& accepted, const Error& why) {
@@ -176,6 +179,7 @@ Result<void> Peers::on_hello(Peer& peer, const shm::Hello& hello) {
   welcome.instance = setup_.instance;
   setup_.directory.copy(welcome.directory, sizeof(welcome.directory) - 1);
   peer.phase = Peer::Phase::kReady;
+  setup_.admission.release_handshake(peer.identity.uid);
   if (peer.is_control) return shm::send_message(peer.socket.get(), welcome);
 
   const Connection& connection = *peer.connection;
@@ -237,6 +241,7 @@ void Peers::end(Peer& peer, const Error* why) {
   NVR_STEP("daemon.about_to_shut_down");
   shutdown(peer.socket.get(), SHUT_RDWR);
   if (peer.deadline_ns != 0) --handshakes_;
+  if (peer.phase == Peer::Phase::kHello) setup_.admission.release_handshake(peer.identity.uid);
   peer.deadline_ns = 0;
   const bool is_attached = peer.phase == Peer::Phase::kServing;
   peer.phase = Peer::Phase::kLeaving;
@@ -266,7 +271,7 @@ void Peers::on_detached(Connection& connection) {
 
 void Peers::forget(Peer& peer) {
   if (peer.is_control) {
-    setup_.admission.release_control();
+    setup_.admission.release_control(peer.identity.uid);
     --totals_.controls;
   }
   NVR_STEP("daemon.about_to_forget");

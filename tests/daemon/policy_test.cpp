@@ -2,6 +2,7 @@
 // threads.
 #include <catch2/catch.hpp>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -232,15 +233,57 @@ TEST_CASE("admission: what one uid may have is also bounded by what all have tog
   CHECK(admission.admit_client(1001, 8, 32).has_value());
 }
 
-TEST_CASE("admission: one control connection is kept for the operator") {
+// Of handshakes and of control connections alike.
+struct Places {
+  std::function<Result<void>(std::uint32_t uid)> admit;
+  std::function<void(std::uint32_t uid)> release;
+  std::uint32_t count = 0;
+
+  std::uint32_t take_all(std::uint32_t uid) const {
+    std::uint32_t taken = 0;
+    while (taken <= count && admit(uid)) ++taken;
+    return taken;
+  }
+};
+
+TEST_CASE("admission: a user has a quarter of the places, and some are kept for root") {
   Admission admission = make_admission();
-  std::uint32_t admitted = 0;
-  while (admission.admit_control(1001)) ++admitted;
-  CHECK(admitted == kMaxControlConnections - 1);
-  CHECK(admission.admit_control(1000).has_value());
-  CHECK_FALSE(admission.admit_control(0).has_value());
-  admission.release_control();
-  CHECK(admission.admit_control(0).has_value());
+  const Places handshakes{.admit = [&](auto uid) { return admission.admit_handshake(uid); },
+                          .release = [&](auto uid) { admission.release_handshake(uid); },
+                          .count = kMaxHandshakes};
+  const Places controls{.admit = [&](auto uid) { return admission.admit_control(uid); },
+                        .release = [&](auto uid) { admission.release_control(uid); },
+                        .count = kMaxControlConnections};
+  for (const Places& places : {handshakes, controls}) {
+    const std::uint32_t quarter = places.count / 4;
+    for (const std::uint32_t uid : {1001u, 1002u, 1003u}) {
+      CHECK(places.take_all(uid) == quarter);
+      const auto refused = places.admit(uid);
+      CHECK(refused.error().code == Code::kResourceExhausted);
+      CHECK(refused.error().message.find("uid " + std::to_string(uid) + " has") == 0);
+    }
+    CHECK(places.take_all(1004) == 0);
+    CHECK(places.take_all(1000) == quarter - places.count / 8);
+    CHECK(places.take_all(0) == places.count / 8);
+    CHECK(places.admit(0).error().code == Code::kResourceExhausted);
+    places.release(1002);
+    CHECK(places.take_all(1004) == 0);  // of what is kept
+    CHECK(places.take_all(0) == 1);
+    for (std::uint32_t i = 0; i < quarter; ++i) places.release(1001);
+    CHECK(places.take_all(1004) == 0);
+    for (int i = 0; i < 2; ++i) places.release(0);
+    CHECK(places.take_all(1004) == 2);
+  }
+}
+
+TEST_CASE("admission: of a single place everybody has a chance") {
+  for (const std::uint32_t uid : {0u, 1000u, 1001u}) {
+    Admission admission({.max_handshakes = 1, .max_controls = 1}, 1000, {1001});
+    CHECK(admission.admit_handshake(uid).has_value());
+    CHECK_FALSE(admission.admit_handshake(uid).has_value());
+    CHECK(admission.admit_control(uid).has_value());
+    CHECK_FALSE(admission.admit_control(uid).has_value());
+  }
 }
 
 shm::OldestOperation reading_since(std::uint64_t since_ns) {

@@ -72,9 +72,11 @@ std::string Bystander::problem() {
   return process_->failure();
 }
 
-Scene::Scene(std::vector<std::string> arguments)
-    : file_(site_.record({1, 1}, 40 * kChunkBytes + 17)),
-      daemon_(site_.start(with_attacker_allowed(std::move(arguments)))) {
+Scene::Scene(std::vector<std::string> arguments, std::optional<rlim_t> max_descriptors)
+    : file_(site_.record({1, 1}, 40 * kChunkBytes + 17)) {
+  DaemonOptions options = site_.options(with_attacker_allowed(std::move(arguments)));
+  options.max_descriptors = max_descriptors;
+  daemon_.emplace(options);
   {
     Client warm_up = connect_to(*daemon_, kSmall);
     if (const auto problem = problem_reading(warm_up, file_); !problem.empty()) throw TestFailure(problem);

@@ -38,11 +38,12 @@ class Bystander {
 class Scene {
  public:
   // The attacker runs as this user, who is neither the daemon's nor root, where the test runs as root.
-  explicit Scene(std::vector<std::string> arguments = {});
+  explicit Scene(std::vector<std::string> arguments = {}, std::optional<rlim_t> max_descriptors = {});
 
   [[nodiscard]] const std::string& socket() const { return daemon_->socket(); }
   [[nodiscard]] const RecordingFile& file() const { return file_; }
   [[nodiscard]] DaemonProcess& daemon() { return *daemon_; }
+  [[nodiscard]] const DaemonProcess& daemon() const { return *daemon_; }
   [[nodiscard]] Bystander& bystander() { return *bystander_; }
 
   // Runs `attack` in an attacker's process to its end: what went wrong there. Empty if nothing.

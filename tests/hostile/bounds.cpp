@@ -1,0 +1,93 @@
+// A user that takes as much as it can get: half-open handshakes, open files, memory of connections that have
+// ended. Meanwhile root's questions are answered, and another user's clients are served.
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <deque>
+#include <nlohmann/json.hpp>
+
+#include "tests/hostile/scene.h"
+#include "tests/support/streams.h"
+
+namespace nvr::test {
+namespace {
+
+using std::chrono::steady_clock;
+
+constexpr uid_t kNeighbour = 65'533;
+constexpr int kRounds = 11;
+constexpr std::chrono::seconds kPrompt{scaled(1, 10)};
+constexpr shm::Geometry kLeast{.streams = 1, .slots = 2};
+
+std::vector<std::string> with_neighbour(std::vector<std::string> arguments = {}) {
+  arguments.insert(arguments.end(), {"--allow-uid", std::to_string(kNeighbour)});
+  return arguments;
+}
+
+// Does `once` over and over; each time must succeed, and the median must be prompt.
+void require_prompt(const std::string& what, const std::function<void()>& once) {
+  std::vector<steady_clock::duration> times;
+  for (int i = 0; i < kRounds; ++i) {
+    const auto begin = steady_clock::now();
+    once();
+    times.push_back(steady_clock::now() - begin);
+  }
+  std::ranges::nth_element(times, times.begin() + kRounds / 2);
+  Reporter::require(times[kRounds / 2] < kPrompt, what + " takes too long");
+}
+
+// Runs `attack`, which says so when it has taken what it could, and goes on until it is killed. What is wrong
+// with the service of others meanwhile; empty if nothing.
+std::string problem_beside(const Scene& scene, const ClientProcess::Body& attack) {
+  ClientProcess attacker = ClientProcess::start(attack, kNobody);
+  if (const std::string line = attacker.next_line(); line != "attacking") return "the attacker: " + line;
+  const std::string of_neighbour =
+      ClientProcess::start(
+          [&](const Reporter&) {
+            require_prompt("1 MiB", [&] {
+              Client client = connect_to(scene.socket(), {.streams = 1, .slots_per_stream = 8});
+              const auto problem = problem_reading(client, scene.file(), 0, 1 << 20);
+              Reporter::require(problem.empty(), problem);
+            });
+          },
+          kNeighbour)
+          .failure();
+  std::string of_root;
+  try {
+    require_prompt("status", [&] { static_cast<void>(scene.daemon().status()); });
+  } catch (const std::exception& error) {
+    of_root = error.what();
+  }
+  attacker.signal(SIGKILL);
+  const std::string end = attacker.failure();
+  if (!end.starts_with("signal 9")) return "the attacker: " + end;
+  if (!of_neighbour.empty()) return "another user: " + of_neighbour;
+  return of_root.empty() ? "" : "root: " + of_root;
+}
+
+TEST_CASE("half-open handshakes of one user keep nobody else out", "[once]") {
+  if (geteuid() != 0) return skip_or_fail("clients of other users need root");
+  Scene scene(with_neighbour({"--max-clients-per-uid", "32"}));
+  CHECK(problem_beside(scene, [&](const Reporter& reporter) {
+          shm::Hello hello;
+          hello.streams = kLeast.streams;
+          hello.slots_per_stream = kLeast.slots;
+          std::deque<shm::UniqueFd> sockets;
+          for (int i = 0;; ++i) {
+            sockets.push_back(connect_raw(scene.socket()));
+            // Half of them say HELLO, and then nothing.
+            if (i % 2 == 0) static_cast<void>(shm::send_message(sockets.back().get(), hello));
+            if (i == 200) reporter.line("attacking");
+            if (i < 200) continue;
+            sockets.pop_front();
+            poll(nullptr, 0, 2);
+          }
+        }) == "");
+  CHECK(scene.problem_after() == "");
+}
+
+}  // namespace
+}  // namespace nvr::test
