@@ -1,6 +1,9 @@
 #include "daemon/admission.h"
 
+#include <errno.h>
+
 #include <algorithm>
+#include <cassert>
 #include <string>
 
 #include "shm/clock.h"
@@ -13,6 +16,13 @@ std::string in_mib(std::uint64_t bytes) {
 }
 
 }  // namespace
+
+void Admission::bound_descriptors(const DescriptorLimits& limits) {
+  assert(clients_ == 0 && handshakes_ == 0);
+  limits_.max_handshakes = limits.max_handshakes;
+  limits_.max_controls = limits.max_controls;
+  descriptors_ = std::make_unique<DescriptorBudget>(limits.of_clients);
+}
 
 Result<void> Admission::check_uid(std::uint32_t uid) const {
   if (is_privileged(uid) || std::ranges::find(allowed_uids_, uid) != allowed_uids_.end()) return {};
@@ -69,6 +79,16 @@ Result<void> Admission::admit_client(std::uint32_t uid, std::uint32_t streams, s
                     std::to_string(uid) + " can have are in use, and " + in_mib(bytes) +
                     " more do not fit: close connections, or raise the daemon's --total-memory");
   }
+  auto& descriptors = descriptors_of(uid);
+  using Verdict = DescriptorBudget::Verdict;
+  if (const auto verdict = descriptors.take(DescriptorBudget::kOfConnection); verdict != Verdict::kTaken) {
+    forget_if_empty(uid);
+    const std::string most = std::to_string(descriptors.most(verdict));
+    return fail_errno(EMFILE, verdict == Verdict::kUserHasAll
+                                  ? "uid " + std::to_string(uid) + " uses all of the " + most +
+                                        " descriptors that one user may"
+                                  : "all of the " + most + " descriptors for clients are in use");
+  }
   ++share.clients;
   ++clients_;
   share.memory_bytes += bytes;
@@ -79,12 +99,14 @@ Result<void> Admission::admit_client(std::uint32_t uid, std::uint32_t streams, s
 void Admission::release_client(std::uint32_t uid) {
   --shares_[uid].clients;
   --clients_;
+  descriptors_of(uid).give_back(DescriptorBudget::kOfConnection - DescriptorBudget::kOfKeptMemory);
   forget_if_empty(uid);
 }
 
 void Admission::release_memory(std::uint32_t uid, std::uint64_t bytes) {
   shares_[uid].memory_bytes -= bytes;
   memory_bytes_ -= bytes;
+  descriptors_of(uid).give_back(DescriptorBudget::kOfKeptMemory);
   forget_if_empty(uid);
 }
 

@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <vector>
 
+#include "daemon/descriptor_budget.h"
 #include "nvr/error.h"
 #include "shm/protocol.h"
 
@@ -25,6 +27,13 @@ struct Limits {
   std::uint32_t max_controls = kMaxControlConnections;
 };
 
+// What the limit on open files leaves to accept and control, and to clients.
+struct DescriptorLimits {
+  std::uint32_t max_handshakes = kMaxHandshakes;
+  std::uint32_t max_controls = kMaxControlConnections;
+  DescriptorBudget::Bounds of_clients;
+};
+
 // How many of `places` a user may take: one other than the daemon's and root a quarter, all such users three
 // quarters, the daemon's own all but an eighth. So an operator always gets in, and root before all.
 struct PlacesFor {
@@ -40,6 +49,9 @@ class Admission {
   Admission(Limits limits, std::uint32_t own_uid, std::vector<std::uint32_t> allowed_uids)
       : limits_(limits), own_uid_(own_uid), allowed_uids_(std::move(allowed_uids)) {}
 
+  // What is known only once the daemon has all descriptors of its own. Precondition: nobody has connected.
+  void bound_descriptors(const DescriptorLimits& limits);
+
   [[nodiscard]] const Limits& limits() const { return limits_; }
 
   // PermissionDenied, naming the uid and the remedy.
@@ -54,7 +66,7 @@ class Admission {
   // Counts a connection of this geometry in. ResourceExhausted or InvalidArgument, naming the bound, and
   // nothing counted.
   [[nodiscard]] Result<void> admit_client(std::uint32_t uid, std::uint32_t streams, std::uint32_t slots);
-  // The connection has ended. Its memory goes on counting until release_memory().
+  // The connection has ended. Its memory, and the descriptors of that, go on counting until release_memory().
   void release_client(std::uint32_t uid);
   void release_memory(std::uint32_t uid, std::uint64_t bytes);
 
@@ -64,6 +76,11 @@ class Admission {
   void release_handshake(std::uint32_t uid);
   [[nodiscard]] Result<void> admit_control(std::uint32_t uid);
   void release_control(std::uint32_t uid);
+
+  // Where the client's open files count. Lives as long as this.
+  [[nodiscard]] DescriptorBudget::Share& descriptors_of(std::uint32_t uid) {
+    return descriptors_->share_of(uid, is_privileged(uid));
+  }
 
   [[nodiscard]] std::uint32_t clients() const { return clients_; }
   [[nodiscard]] std::uint64_t memory_bytes() const { return memory_bytes_; }
@@ -84,6 +101,8 @@ class Admission {
   Limits limits_;
   std::uint32_t own_uid_;
   std::vector<std::uint32_t> allowed_uids_;
+  std::unique_ptr<DescriptorBudget> descriptors_ =
+      std::make_unique<DescriptorBudget>(DescriptorBudget::Bounds());
   std::map<std::uint32_t, Share> shares_;
   // When all of a uid's connects will have been earned: it runs ahead of the clock by what was used up. There
   // are no more than uids that may connect.

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cassert>
 #include <utility>
 
 #include "shm/socket.h"
@@ -81,6 +82,19 @@ void Connection::stream_opened() {
 void Connection::stream_ended() {
   open_streams_.store(open_streams() - 1, std::memory_order_relaxed);
   context_->statistics.streams_open.subtract(1);
+}
+
+// The first was counted with the connection.
+DescriptorBudget::Verdict Connection::take_place_for_file() {
+  const bool is_counted = files_ == 0 || descriptors_ == nullptr;
+  const auto verdict = is_counted ? DescriptorBudget::Verdict::kTaken : descriptors_->take(1);
+  if (verdict == DescriptorBudget::Verdict::kTaken) ++files_;
+  return verdict;
+}
+
+void Connection::give_back_place_of_file() {
+  assert(files_ > 0);
+  if (--files_ > 0 && descriptors_ != nullptr) descriptors_->give_back(1);
 }
 
 void Connection::condemn() {

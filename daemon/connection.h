@@ -10,6 +10,7 @@
 #include <deque>
 #include <memory>
 
+#include "daemon/descriptor_budget.h"
 #include "daemon/peer_identity.h"
 #include "daemon/served_stream.h"
 #include "nvr/error.h"
@@ -51,7 +52,14 @@ class Connection {
   // After DETACHED: what remains when the rest is destroyed.
   [[nodiscard]] Segments release_segments() && { return {std::move(r_), std::move(w_)}; }
 
+  // Before ATTACH: where its open files count. Never called: nowhere.
+  void use(DescriptorBudget::Share& descriptors) { descriptors_ = &descriptors; }
+
   // Disk thread.
+  // Counts a file that is going to be opened.
+  [[nodiscard]] DescriptorBudget::Verdict take_place_for_file();
+  void give_back_place_of_file();
+  [[nodiscard]] const DescriptorBudget::Share& descriptors() const { return *descriptors_; }
   void attach(DiskContext& context);
   [[nodiscard]] ServedStream& stream(std::uint32_t index) { return streams_[index]; }
   [[nodiscard]] std::deque<ServedStream>& streams() { return streams_; }
@@ -98,6 +106,8 @@ class Connection {
   std::atomic<std::uint32_t> open_streams_ = 0;
   DiskContext* context_ = nullptr;
   bool condemned_ = false;
+  DescriptorBudget::Share* descriptors_ = nullptr;
+  std::uint32_t files_ = 0;  // open, or going to be
 };
 
 }  // namespace nvr::daemon

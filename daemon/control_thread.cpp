@@ -162,9 +162,10 @@ Result<void> ControlThread::on_directory_opened(const DirectoryOpened& opened) {
   if (!listening) return listening;
   if (auto serving = serve_metrics(); !serving) return serving;
   watch_directory(opened);
-  const auto descriptors = check_descriptors_left(options_.max_clients, !options_.metrics.empty());
+  const auto descriptors = share_out_descriptors(options_.max_clients, !options_.metrics.empty());
   if (!descriptors) return tl::unexpected(descriptors.error());
-  if (!descriptors->empty()) spdlog::warn("{}", *descriptors);
+  if (!descriptors->note.empty()) spdlog::warn("{}", descriptors->note);
+  peers_->bound_descriptors(descriptors->limits);
   if (options_.sandbox) confine(opened);
   statistics_.is_serving.set(1);
   spdlog::info("ready: serving {} at {} (engine {}, {} disk)", options_.directory, options_.socket_path,

@@ -24,13 +24,30 @@ constexpr rlim_t kUsualStack = 8 << 20;
 constexpr std::size_t kThreadStack = 2 << 20;
 constexpr rlim_t kDescriptors = 64;  // of the daemon itself
 constexpr rlim_t kMetricsDescriptors = MetricsServer::kMaxConnections + 8;
-// Socket, pidfd, doorbell, two segments, and two more of one whose client kept its maps.
-constexpr rlim_t kDescriptorsPerClient = 7;
+// A socket and a pidfd for each peer that is no client yet or never will be; and some that are about to be
+// closed, or handed to a client.
+constexpr rlim_t kReserve = 2 * (kMaxHandshakes + kMaxControlConnections) + 32;
 constexpr std::size_t kMemoryLeft = 16 << 20;
 
+rlim_t descriptors_of_client(rlim_t streams) {
+  return DescriptorBudget::kOfConnection + streams - 1;
+}
+
 rlim_t descriptors_for(std::uint32_t clients, rlim_t streams, bool has_metrics) {
-  return kDescriptors + (has_metrics ? kMetricsDescriptors : 0) +
-         rlim_t{clients} * (kDescriptorsPerClient + streams);
+  return kDescriptors + (has_metrics ? kMetricsDescriptors : 0) + kReserve +
+         clients * descriptors_of_client(streams);
+}
+
+// Of those that are left once the daemon has its own. Where there are few, the reserve has a quarter of them.
+DescriptorLimits share_out(rlim_t left, std::uint32_t max_clients) {
+  const rlim_t reserve = std::min({kReserve, left / 4, left - DescriptorBudget::kOfConnection});
+  const auto peers = static_cast<std::uint32_t>(std::min(reserve, kReserve) / 2);
+  const std::uint32_t controls = std::clamp(peers / 2, 1U, kMaxControlConnections);
+  const rlim_t of_clients = left - reserve;
+  return {.max_handshakes = std::clamp(peers - std::min(peers, controls), 1U, kMaxHandshakes),
+          .max_controls = controls,
+          .of_clients = {.most = of_clients,
+                         .suffices = of_clients >= max_clients * descriptors_of_client(shm::kMaxStreams)}};
 }
 
 std::string_view remedy_for(int sys_errno) {
@@ -81,18 +98,23 @@ void set_descriptor_limit(std::uint32_t max_clients, bool has_metrics) {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-Result<std::string> check_descriptors_left(std::uint32_t max_clients, bool has_metrics) {
-  std::array<shm::UniqueFd, kDescriptorsPerClient + 1> of_one_client;
+Result<DescriptorsLeft> share_out_descriptors(std::uint32_t max_clients, bool has_metrics) {
+  std::array<shm::UniqueFd, DescriptorBudget::kOfConnection> of_one_client;
   for (shm::UniqueFd& fd : of_one_client) {
     fd.reset(eventfd(0, EFD_CLOEXEC));
     if (!fd) return fail_errno(errno, "no client could be served");
   }
   rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return {};
+  // The kernel gives the lowest number that is free: these follow the daemon's own.
+  const auto own = static_cast<rlim_t>(of_one_client.front().get());
+  DescriptorsLeft left{.limits = share_out(limit.rlim_cur - own, max_clients), .note = {}};
   const rlim_t usual = descriptors_for(max_clients, 1, has_metrics);
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= usual) return {};
-  return std::to_string(limit.rlim_cur) + " files may be open (RLIMIT_NOFILE), and " +
-         std::to_string(max_clients) + " clients (--max-clients) with a stream each need " +
-         std::to_string(usual) + ": raise it (ulimit -n, LimitNOFILE=)";
+  if (limit.rlim_cur < usual)
+    left.note = std::to_string(limit.rlim_cur) + " files may be open (RLIMIT_NOFILE), and " +
+                std::to_string(max_clients) + " clients (--max-clients) with a stream each need " +
+                std::to_string(usual) + ": raise it (ulimit -n, LimitNOFILE=)";
+  return left;
 }
 
 Result<void> check_proc() {

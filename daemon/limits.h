@@ -8,6 +8,7 @@
 #include <string_view>
 #include <thread>
 
+#include "daemon/admission.h"
 #include "nvr/error.h"
 
 namespace nvr::daemon {
@@ -18,9 +19,12 @@ namespace nvr::daemon {
 // Of descriptors, what the bounds can ask for, as far as the hard limit allows, and no more.
 void set_descriptor_limit(std::uint32_t max_clients, bool has_metrics);
 
-// Once the daemon has all of its own. Fails where they do not suffice for one client; returns a sentence for
-// the log where they do not suffice for all of them.
-[[nodiscard]] Result<std::string> check_descriptors_left(std::uint32_t max_clients, bool has_metrics);
+struct DescriptorsLeft {
+  DescriptorLimits limits;
+  std::string note;  // for the log, where they do not suffice for all clients; else empty
+};
+// Once the daemon has all of its own. Fails where they do not suffice for one client.
+[[nodiscard]] Result<DescriptorsLeft> share_out_descriptors(std::uint32_t max_clients, bool has_metrics);
 
 // Is there /proc/self/fd? Segments are handed to clients through it.
 [[nodiscard]] Result<void> check_proc();

@@ -208,6 +208,7 @@ Result<void> Peers::create_connection(Peer& peer, const shm::Hello& hello) {
   }
   peer.connection = std::move(*connection);
   setup_.disk_state(peer.connection->read_view().read_header().disk);
+  peer.connection->use(setup_.admission.descriptors_of(uid));
   NVR_STEP("daemon.segments_made");
   return {};
 }

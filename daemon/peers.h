@@ -98,6 +98,8 @@ class Peers {
   };
   [[nodiscard]] Totals totals() const;
   [[nodiscard]] const Admission& admission() const { return setup_.admission; }
+  // Before anybody is accepted.
+  void bound_descriptors(const DescriptorLimits& limits) { setup_.admission.bound_descriptors(limits); }
 
  private:
   [[nodiscard]] Result<void> watch(int fd, std::uint64_t tag, std::uint32_t events) const;

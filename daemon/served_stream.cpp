@@ -30,6 +30,8 @@ constexpr std::uint64_t kFirstVisitBytes = 1 << 20;
 Descriptor open_error(int sys_errno, CachePolicy cache) {
   if (cache == CachePolicy::kDirect && (sys_errno == EINVAL || sys_errno == EOPNOTSUPP))
     return error_descriptor(Code::kUnimplemented, Detail::kNotSupported, sys_errno, 0, 0);
+  if (sys_errno == EMFILE || sys_errno == ENFILE)
+    return error_descriptor(Code::kResourceExhausted, Detail::kTooManyOpen, sys_errno, 0, 0);
   const bool not_regular = sys_errno == ELOOP || sys_errno == EISDIR || sys_errno == ENXIO;
   return error_descriptor(code_of_file_error(sys_errno),
                           not_regular ? Detail::kNotRegular : Detail::kOpenFailed, sys_errno, 0, 0);
@@ -57,6 +59,8 @@ std::optional<const char*> ServedStream::open(const shm::Command& command, std::
     end_with(error_descriptor(Code::kOutOfRange, Detail::kRangeBeyondEnd, EOVERFLOW, 0, 0));
   } else if (command.cache == CachePolicy::kDirect && !context_->engine.reads_direct()) {
     end_with(error_descriptor(Code::kUnimplemented, Detail::kNotSupported, 0, 0, 0));
+  } else if (const auto refusal = take_place_for_file()) {
+    end_with(*refusal);
   } else {
     context_->scheduler.enqueue(*this, Scheduler::Place::kNew, now_ns);
     account_waiting();
@@ -65,10 +69,21 @@ std::optional<const char*> ServedStream::open(const shm::Command& command, std::
   return std::nullopt;
 }
 
+// What is queued counts, too: nothing waits for a descriptor.
+std::optional<Descriptor> ServedStream::take_place_for_file() {
+  using Verdict = DescriptorBudget::Verdict;
+  const Verdict verdict = connection_->take_place_for_file();
+  has_place_ = verdict == Verdict::kTaken;
+  if (has_place_) return std::nullopt;
+  return error_descriptor(Code::kResourceExhausted, Detail::kTooManyOpen,
+                          verdict == Verdict::kUserHasAll ? 0 : EMFILE, 0,
+                          connection_->descriptors().most(verdict));
+}
+
 // Nothing is left of the last generation but the slots that its client still holds.
 void ServedStream::begin_generation(const shm::Command& command, std::uint64_t now_ns) {
   assert(file_ == nullptr && in_flight_ == 0 && reading_ == 0 && reads_.empty());
-  assert(accounted_ahead_ == 0 && !accounted_waiting_ && !is_queued() && !wants_visit());
+  assert(!has_place_ && accounted_ahead_ == 0 && !accounted_waiting_ && !is_queued() && !wants_visit());
   generation_ = command.generation;
   command_ = command;
   opened_ns_ = now_ns;
@@ -239,6 +254,7 @@ void ServedStream::publish_terminal_if_settled() {
   NVR_STEP("daemon.ended");
   if (file_ && reads_ahead() && ahead_.until() > next_) give_back(*file_, next_, ahead_.until());
   if (file_) context_->engine.close(std::move(file_));  // after the client has what it waits for
+  if (std::exchange(has_place_, false)) connection_->give_back_place_of_file();
 }
 
 }  // namespace nvr::daemon

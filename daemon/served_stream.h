@@ -89,6 +89,7 @@ class ServedStream : public Schedulable, public Visitor, public Follower {
   using State = StreamState;
 
   void begin_generation(const shm::Command& command, std::uint64_t now_ns);
+  [[nodiscard]] std::optional<shm::Descriptor> take_place_for_file();
   [[nodiscard]] std::uint32_t allowed_in_flight() const;
   [[nodiscard]] bool reads_ahead() const;
   [[nodiscard]] bool can_read() const;
@@ -127,6 +128,7 @@ class ServedStream : public Schedulable, public Visitor, public Follower {
   std::uint32_t generation_;  // of the last OPEN
   shm::Command command_;
   std::uint64_t opened_ns_ = 0;  // when OPEN was taken
+  bool has_place_ = false;       // among its user's open files, from when it is queued
   std::unique_ptr<SampleFile> file_;
   std::uint64_t next_ = 0;       // offset of the next read
   std::uint32_t ramp_ = 1;       // slots that the next read may fill: 1, 4, 16, ... Engine::read_slots()

@@ -259,9 +259,11 @@ enum class Detail : std::uint16_t {
   kRangeBeyondEnd = 3,  // file_size is the file's length
   kReadFailed = 4,      // sys_errno, at `offset`
   kTruncated = 5,       // the file became shorter; file_size is its length now
-  kTooManyOpen = 6,     // a bound of the daemon; nothing was read
-  kNotSupported = 7,    // the engine cannot do what the cache policy asks for
-  kMapFailed = 8,       // sys_errno; the range could not be mapped
+  // A bound on open files and other descriptors; nothing was read. sys_errno 0: this user's; EMFILE: the
+  // daemon's; ENFILE: the machine's. file_size is the bound, 0 where the kernel said so.
+  kTooManyOpen = 6,
+  kNotSupported = 7,  // the engine cannot do what the cache policy asks for
+  kMapFailed = 8,     // sys_errno; the range could not be mapped
   kDiskThreadDied = 9,
 };
 

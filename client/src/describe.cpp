@@ -1,10 +1,23 @@
 #include "describe.h"
 
+#include <errno.h>
+
 #include <cstdio>
 #include <system_error>
 
 namespace nvr::internal {
 namespace {
+
+// The bound, and what raises it.
+std::string too_many_open(const shm::Descriptor& d) {
+  if (d.sys_errno == ENFILE)
+    return "the daemon's machine has as many files open as it may: raise its limit (sysctl fs.file-max)";
+  std::string text = "the daemon has as many descriptors in use as ";
+  text += d.sys_errno == 0 ? "one user may have" : "it may have";
+  if (d.file_size != 0) text += " (" + std::to_string(d.file_size) + ")";
+  return text +
+         ": end other streams, or raise its limit on open files (RLIMIT_NOFILE: ulimit -n, LimitNOFILE=)";
+}
 
 std::string sentence(const shm::Descriptor& d, const OpenRequest& request, const std::string& directory) {
   const std::string recording = "recording " + to_string(request.recording);
@@ -27,7 +40,7 @@ std::string sentence(const shm::Descriptor& d, const OpenRequest& request, const
       return recording + " became shorter while it was read: it ends at " + std::to_string(d.offset) +
              " now (" + file + ")";
     case shm::Detail::kTooManyOpen:
-      return recording + ": the daemon has too many streams waiting to be opened; try again";
+      return recording + " cannot be opened: " + too_many_open(d);
     case shm::Detail::kNotSupported:
       return recording +
              ": this daemon cannot read past the page cache (its engine is mmap, or the file system has no "

@@ -1,6 +1,8 @@
 // An error descriptor becomes an Error with its code, errno, offset and sentence.
 #include "client/src/describe.h"
 
+#include <errno.h>
+
 #include <catch2/catch.hpp>
 
 namespace nvr::internal {
@@ -33,6 +35,25 @@ TEST_CASE("describe: where the bytes stop being good, and only there, is an offs
        {shm::Detail::kNone, shm::Detail::kOpenFailed, shm::Detail::kNotRegular, shm::Detail::kRangeBeyondEnd,
         shm::Detail::kMapFailed, static_cast<shm::Detail>(99)})
     CHECK(described(detail).offset == kNoOffset);
+}
+
+TEST_CASE("describe: of too many open files the bound is named, and what raises it") {
+  const auto described = [](int sys_errno, std::uint64_t bound) {
+    return describe({.kind = shm::DescriptorKind::kError,
+                     .code = number(Code::kResourceExhausted),
+                     .detail = shm::Detail::kTooManyOpen,
+                     .sys_errno = sys_errno,
+                     .file_size = bound},
+                    {.recording = {1, 2}}, "/video");
+  };
+  using Catch::Contains;
+  CHECK_THAT(described(0, 366).message, Contains("1/2") && Contains("one user may have (366)") &&
+                                            Contains("LimitNOFILE=") && Contains("end other streams"));
+  CHECK_THAT(described(EMFILE, 700).message, Contains("as it may have (700)") && Contains("ulimit -n"));
+  CHECK_THAT(described(EMFILE, 0).message, Contains("as it may have: "));
+  CHECK_THAT(described(ENFILE, 0).message, Contains("fs.file-max"));
+  CHECK(described(0, 366).code == Code::kResourceExhausted);
+  CHECK(described(0, 366).offset == kNoOffset);
 }
 
 TEST_CASE("describe: every code of the daemon is itself, unless callers would go on after it") {

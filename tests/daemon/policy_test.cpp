@@ -1,5 +1,7 @@
 // The daemon's pure parts: who is served next, who may connect, when to warn, what crosses between the
 // threads.
+#include <errno.h>
+
 #include <catch2/catch.hpp>
 #include <deque>
 #include <functional>
@@ -274,6 +276,57 @@ TEST_CASE("admission: a user has a quarter of the places, and some are kept for 
     for (int i = 0; i < 2; ++i) places.release(0);
     CHECK(places.take_all(1004) == 2);
   }
+}
+
+TEST_CASE("descriptors: a user has half, all users seven eighths, root and the daemon's own user all") {
+  using Verdict = DescriptorBudget::Verdict;
+  DescriptorBudget budget({.most = 800, .suffices = false});
+  auto& one = budget.share_of(1001, false);
+  auto& other = budget.share_of(1002, false);
+  auto& root = budget.share_of(0, true);
+  CHECK(&budget.share_of(1001, false) == &one);
+  CHECK(one.take(400) == Verdict::kTaken);
+  CHECK(one.take(1) == Verdict::kUserHasAll);
+  CHECK(one.most(Verdict::kUserHasAll) == 400);
+  CHECK(other.take(301) == Verdict::kNoneLeft);
+  CHECK(other.most(Verdict::kNoneLeft) == 700);
+  CHECK(other.in_use() == 0);
+  CHECK(other.take(300) == Verdict::kTaken);
+  CHECK(other.take(1) == Verdict::kNoneLeft);
+  CHECK(root.take(101) == Verdict::kNoneLeft);
+  CHECK(root.most(Verdict::kNoneLeft) == 800);
+  CHECK(root.take(100) == Verdict::kTaken);
+  CHECK(budget.in_use() == 800);
+  one.give_back(400);
+  CHECK(other.take(100) == Verdict::kTaken);
+  CHECK(budget.in_use() == 500);
+}
+
+TEST_CASE(
+    "descriptors: where they suffice for all clients no user is held back, and with few one can connect") {
+  using Verdict = DescriptorBudget::Verdict;
+  DescriptorBudget wide({.most = 800, .suffices = true});
+  CHECK(wide.share_of(1001, false).take(800) == Verdict::kTaken);
+  DescriptorBudget narrow({.most = 9, .suffices = false});
+  CHECK(narrow.share_of(1001, false).take(DescriptorBudget::kOfConnection) == Verdict::kTaken);
+}
+
+TEST_CASE("admission: a connection counts with its descriptors, and those of its memory until that is gone") {
+  Admission admission = make_admission();
+  admission.bound_descriptors(
+      {.of_clients = {.most = 2 * DescriptorBudget::kOfConnection, .suffices = true}});
+  const std::uint64_t bytes = shm::Geometry{1, 2}.read_bytes() + shm::Geometry{1, 2}.write_bytes();
+  REQUIRE(admission.admit_client(1000, 1, 2));
+  REQUIRE(admission.admit_client(1001, 1, 2));
+  const auto refused = admission.admit_client(0, 1, 2);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == Code::kResourceExhausted);
+  CHECK(refused.error().sys_errno == EMFILE);  // for the remedy
+  CHECK(admission.clients() == 2);
+  admission.release_client(1000);
+  CHECK_FALSE(admission.admit_client(0, 1, 2));
+  admission.release_memory(1000, bytes);
+  CHECK(admission.admit_client(0, 1, 2));
 }
 
 TEST_CASE("admission: of a single place everybody has a chance") {

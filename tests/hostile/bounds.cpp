@@ -89,5 +89,55 @@ TEST_CASE("half-open handshakes of one user keep nobody else out", "[once]") {
   CHECK(scene.problem_after() == "");
 }
 
+// OPEN of a stream's first generation, of a file that is followed for ever.
+void follow(RawClient& client, std::uint32_t stream, RecordingId recording) {
+  shm::Command command;
+  command.opcode = shm::Opcode::kOpen;
+  command.stream = stream;
+  command.generation = shm::kFirstIndex + 1;
+  command.flags = shm::kOpenToEnd | shm::kOpenFollow;
+  command.recording = recording.composite();
+  command.quiet_ms = UINT64_MAX;
+  client.post(command);
+}
+
+TEST_CASE("streams of one user that keep files open leave descriptors to all others") {
+  if (geteuid() != 0) return skip_or_fail("clients of other users need root");
+  Scene scene(with_neighbour(), /*max_descriptors=*/1024);
+  const RecordingFile empty = scene.record({1, 2}, 0);
+  CHECK(problem_beside(scene, [&](const Reporter& reporter) {
+          constexpr std::uint32_t kStreams = 200;
+          std::deque<RawClient> clients;
+          int opened = 0;
+          int refused = 0;
+          for (int i = 0; i < 8; ++i) {
+            try {
+              clients.emplace_back(scene.socket(), shm::Geometry{.streams = kStreams, .slots = 2});
+            } catch (const TestFailure&) {
+              break;  // no descriptor for another connection
+            }
+            for (std::uint32_t stream = 0; stream < kStreams; ++stream)
+              follow(clients.back(), stream, empty.id);
+            for (std::uint32_t stream = 0; stream < kStreams; ++stream) {
+              const shm::Descriptor answer = clients.back().take(stream);
+              if (answer.kind == shm::DescriptorKind::kOpened) {
+                ++opened;
+                continue;
+              }
+              Reporter::require(answer.kind == shm::DescriptorKind::kError &&
+                                    answer.code == static_cast<std::uint16_t>(Code::kResourceExhausted) &&
+                                    answer.detail == shm::Detail::kTooManyOpen,
+                                "refused with another error");
+              ++refused;
+            }
+          }
+          Reporter::require(opened >= 200 && refused > 0,
+                            std::to_string(opened) + " opened, " + std::to_string(refused) + " refused");
+          reporter.line("attacking");
+          for (;;) pause();
+        }) == "");
+  CHECK(scene.problem_after() == "");
+}
+
 }  // namespace
 }  // namespace nvr::test

@@ -42,6 +42,9 @@ class Scene {
 
   [[nodiscard]] const std::string& socket() const { return daemon_->socket(); }
   [[nodiscard]] const RecordingFile& file() const { return file_; }
+  [[nodiscard]] RecordingFile record(RecordingId id, std::uint64_t size) const {
+    return site_.record(id, size);
+  }
   [[nodiscard]] DaemonProcess& daemon() { return *daemon_; }
   [[nodiscard]] const DaemonProcess& daemon() const { return *daemon_; }
   [[nodiscard]] Bystander& bystander() { return *bystander_; }

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <map>
 
+#include "daemon/admission.h"
 #include "shm/protocol.h"
 #include "tests/sandbox/inside.h"
 #include "tests/support/proc.h"
@@ -92,7 +93,8 @@ TEST_CASE("its limit of descriptors is what its bounds can ask for") {
   line >> word >> word >> word >> soft >> hard;
   CHECK(soft == hard);
   CHECK(soft >= 64);
-  CHECK(soft <= 64 + 2 * (7 + shm::kMaxStreams));
+  const std::uint64_t reserve = 2 * (daemon::kMaxHandshakes + daemon::kMaxControlConnections) + 32;
+  CHECK(soft <= 64 + reserve + 2 * (daemon::DescriptorBudget::kOfConnection + shm::kMaxStreams));
 }
 
 TEST_CASE("root's daemon reads the files of others, and releases its socket in a directory of another's") {

@@ -3,6 +3,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "tests/support/client_process.h"
 #include "tests/support/proc.h"
 #include "tests/support/streams.h"
 
@@ -111,6 +112,55 @@ TEST_CASE("a daemon out of descriptors refuses and recovers and keeps its client
   CHECK(wait_until([&] { return code_of_connect(daemon, kSmall) == Code::kOk; }));
   CHECK(problem_reading(first, file) == "");
   CHECK(daemon.is_running());
+}
+
+// UBSan opens a pipe to see whether an object is one of its type.
+TEST_CASE("more open files than the limit leaves to one user are ResourceExhausted until one is closed",
+          "[plain]") {
+  if (geteuid() != 0) return skip_or_fail("clients of other users need root");
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 300'000);
+  const bool is_root = GENERATE(false, true);
+  DaemonOptions options = site.options({"--allow-uid", std::to_string(kNobody)});
+  options.max_descriptors = 100;
+  const DaemonProcess daemon(options);
+  const auto reads_beyond_the_bound = [&](const Reporter&) {
+    Client client = connect_to(daemon, {.streams = 100, .slots_per_stream = 2});
+    std::vector<Stream> open;
+    std::optional<Error> refused;
+    while (!refused && open.size() < 100) {
+      Stream stream = open_stream(client, file);
+      const auto info = stream.info();
+      if (info)
+        open.push_back(std::move(stream));
+      else
+        refused = info.error();
+    }
+    Reporter::require(refused && refused->code == Code::kResourceExhausted, "not refused");
+    for (const char* const part : {is_root ? "as it may have" : "as one user may have", "RLIMIT_NOFILE",
+                                   "LimitNOFILE=", "end other streams"})
+      Reporter::require(refused->message.find(part) != std::string::npos, refused->message);
+    // Root may have all that there is for clients, another user half.
+    Reporter::require(open.size() >= 8 && open.size() < (is_root ? 70 : 35), std::to_string(open.size()));
+    for (Stream& stream : open) {
+      const std::string problem = problem_reading(stream, file, 0, file.size);
+      Reporter::require(problem.empty(), problem);
+    }
+    const std::size_t most = open.size();
+    for (int round = 0; round < 3; ++round) {
+      open.clear();
+      for (std::size_t i = 0; i < most; ++i) {
+        std::optional<Stream> stream;  // the last ones may not have been closed yet
+        Reporter::require(
+            wait_until([&] { return stream.emplace(open_stream(client, file)).info().has_value(); }),
+            "what was given back cannot be had again");
+        open.push_back(std::move(*stream));
+      }
+    }
+  };
+  CHECK(ClientProcess::start(reads_beyond_the_bound, is_root ? 0 : kNobody).failure() == "");
+  Client next = connect_to(daemon, kSmall);
+  CHECK(problem_reading(next, file) == "");
 }
 
 TEST_CASE("memory that a client holds on to counts as long and comes back when it lets go") {

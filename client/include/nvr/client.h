@@ -151,6 +151,7 @@ class NVR_PUBLIC Stream {
   // stream has ended and next() returns nothing from then on - except for these two, after which it goes on:
   //   DeadlineExceeded   nothing arrived in time; the text says how long the disk has been stuck, if it is
   //   ResourceExhausted  every slot of the window is held by chunks that the caller has not dropped
+  // (ResourceExhausted before the first chunk, with none held, is a bound of the daemon, and the end.)
   // Blocks until there is something to say, or until `deadline`.
   [[nodiscard]] NextResult next();
   [[nodiscard]] NextResult next(Deadline deadline);
