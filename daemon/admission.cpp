@@ -70,6 +70,12 @@ Result<void> Admission::admit_client(std::uint32_t uid, std::uint32_t streams, s
                 "uid " + std::to_string(uid) + " has all the " + std::to_string(limits_.max_clients_per_uid) +
                     " connections it may have: raise the daemon's --max-clients-per-uid");
   }
+  if (share.kept >= limits_.max_clients_per_uid)
+    return fail(
+        Code::kResourceExhausted,
+        "uid " + std::to_string(uid) + " keeps the memory of " + std::to_string(share.kept) +
+            " connections that have ended, as many as it may: unmap it (drop their chunks), or raise the "
+            "daemon's --max-clients-per-uid");
   const std::uint64_t bound = memory_bound(uid);
   const std::uint64_t in_use = bound == limits_.total_memory_bytes ? memory_bytes_ : share.memory_bytes;
   if (bytes > bound - std::min(in_use, bound) || bytes > limits_.total_memory_bytes - memory_bytes_) {
@@ -84,10 +90,12 @@ Result<void> Admission::admit_client(std::uint32_t uid, std::uint32_t streams, s
   if (const auto verdict = descriptors.take(DescriptorBudget::kOfConnection); verdict != Verdict::kTaken) {
     forget_if_empty(uid);
     const std::string most = std::to_string(descriptors.most(verdict));
-    return fail_errno(EMFILE, verdict == Verdict::kUserHasAll
-                                  ? "uid " + std::to_string(uid) + " uses all of the " + most +
-                                        " descriptors that one user may"
-                                  : "all of the " + most + " descriptors for clients are in use");
+    return fail_errno(
+        EMFILE,
+        verdict == Verdict::kUserHasAll
+            ? "uid " + std::to_string(uid) + " uses all of the " + most +
+                  " descriptors that one user may, for connections, memory kept of ended ones, and open files"
+            : "all of the " + most + " descriptors for clients are in use");
   }
   ++share.clients;
   ++clients_;
@@ -98,12 +106,14 @@ Result<void> Admission::admit_client(std::uint32_t uid, std::uint32_t streams, s
 
 void Admission::release_client(std::uint32_t uid) {
   --shares_[uid].clients;
+  ++shares_[uid].kept;
   --clients_;
   descriptors_of(uid).give_back(DescriptorBudget::kOfConnection - DescriptorBudget::kOfKeptMemory);
   forget_if_empty(uid);
 }
 
 void Admission::release_memory(std::uint32_t uid, std::uint64_t bytes) {
+  --shares_[uid].kept;
   shares_[uid].memory_bytes -= bytes;
   memory_bytes_ -= bytes;
   descriptors_of(uid).give_back(DescriptorBudget::kOfKeptMemory);

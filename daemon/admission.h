@@ -88,6 +88,7 @@ class Admission {
  private:
   struct Share {
     std::uint32_t clients = 0;
+    std::uint32_t kept = 0;  // connections that have ended, whose memory still counts
     std::uint64_t memory_bytes = 0;
     std::uint32_t handshakes = 0;
     std::uint32_t controls = 0;

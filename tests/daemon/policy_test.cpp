@@ -219,6 +219,28 @@ TEST_CASE("admission: memory that a client keeps counts against it, and one uid 
   CHECK(admission.admit_client(1001, 16, 32).has_value());
 }
 
+TEST_CASE("admission: a user keeps the memory of as many ended connections as it may have at a time") {
+  Admission admission = make_admission();  // two for a user
+  const std::uint64_t bytes = shm::Geometry{1, 2}.read_bytes() + shm::Geometry{1, 2}.write_bytes();
+  for (int i = 0; i < 2; ++i) {
+    REQUIRE(admission.admit_client(1001, 1, 2));
+    admission.release_client(1001);
+  }
+  const auto refused = admission.admit_client(1001, 1, 2);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == Code::kResourceExhausted);
+  CHECK(refused.error().message.find("uid 1001 keeps the memory of 2 connections") == 0);
+  CHECK(refused.error().message.find("--max-clients-per-uid") != std::string::npos);
+  CHECK(admission.admit_client(1000, 1, 2));  // another
+  admission.release_memory(1001, bytes);
+  CHECK(admission.admit_client(1001, 1, 2));
+  admission.release_client(1001);
+  for (int i = 0; i < 2; ++i) admission.release_memory(1001, bytes);
+  admission.release_client(1000);
+  admission.release_memory(1000, bytes);
+  CHECK(admission.memory_bytes() == 0);
+}
+
 TEST_CASE("admission: what one uid may have is also bounded by what all have together") {
   Admission admission({.max_clients = 9,
                        .max_clients_per_uid = 9,

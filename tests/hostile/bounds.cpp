@@ -139,5 +139,32 @@ TEST_CASE("streams of one user that keep files open leave descriptors to all oth
   CHECK(scene.problem_after() == "");
 }
 
+TEST_CASE("memory of ended connections that one user keeps leaves descriptors to all others", "[once]") {
+  if (geteuid() != 0) return skip_or_fail("clients of other users need root");
+  // By what remains of the limit on open files, or by number.
+  const bool is_few_clients = GENERATE(false, true);
+  Scene scene(is_few_clients ? with_neighbour({"--max-clients-per-uid", "50"}) : with_neighbour(),
+              /*max_descriptors=*/1024);
+  CHECK(problem_beside(scene, [&](const Reporter& reporter) {
+          std::vector<shm::UniqueFd> kept;
+          std::string refusal;
+          while (refusal.empty() && kept.size() < 1000) {
+            const shm::UniqueFd socket = connect_raw(scene.socket());
+            auto greeting = shm::greet(socket.get(), kLeast.streams, kLeast.slots, far_deadline_ns());
+            if (!greeting)
+              refusal = to_string(greeting.error());
+            else
+              kept.push_back(std::move(greeting->descriptors.at(0)));
+          }
+          const std::string bound = is_few_clients ? "--max-clients-per-uid" : "RLIMIT_NOFILE";
+          Reporter::require(
+              refusal.starts_with("ResourceExhausted") && refusal.find(bound) != std::string::npos, refusal);
+          Reporter::require(kept.size() >= 50, std::to_string(kept.size()) + " kept");
+          reporter.line("attacking");
+          for (;;) pause();
+        }) == "");
+  CHECK(scene.problem_after() == "");
+}
+
 }  // namespace
 }  // namespace nvr::test
