@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 
 #include "daemon/limits.h"
 #include "daemon/log.h"
@@ -24,6 +25,12 @@ constexpr std::uint64_t kPopulateStep = 2 << 20;                   // about 2 ms
 constexpr std::uint64_t kHeldCheckNs = 500 * shm::kMillisecond;  // how often memory of the ended is looked at
 constexpr int kAcceptBatch = 32;  // a storm of connects leaves the others their turn
 constexpr int kMessageBatch = 8;  // and so does a storm of messages
+
+std::string in_hex(std::uint32_t bits) {
+  std::array<char, 16> text = {};
+  std::snprintf(text.data(), text.size(), "0x%x", bits);
+  return text.data();
+}
 
 shm::Goodbye goodbye_of(const Error& why) {
   shm::Goodbye goodbye;
@@ -146,6 +153,8 @@ Result<void> Peers::on_message(Peer& peer, std::span<const std::byte> message) {
     return hello ? on_hello(peer, *hello) : tl::unexpected(hello.error());
   }
   if (peer.phase == Peer::Phase::kReady && header->type == shm::MessageType::kReady) {
+    if (const auto ready = shm::decode_message<shm::Ready>(message); !ready)
+      return tl::unexpected(ready.error());
     on_ready(peer);
     return {};
   }
@@ -159,6 +168,13 @@ Result<void> Peers::on_hello(Peer& peer, const shm::Hello& hello) {
     return fail(Code::kFailedPrecondition, "the client speaks protocol version " +
                                                std::to_string(hello.version_major) + ", the daemon " +
                                                std::to_string(shm::kVersionMajor));
+  if (const std::uint32_t unknown = hello.features & ~shm::kKnownFeatures; unknown != 0)
+    return fail(Code::kFailedPrecondition, "the client asks for features " + in_hex(unknown) +
+                                               ", which this daemon (protocol version " +
+                                               std::to_string(shm::kVersionMajor) + "." +
+                                               std::to_string(shm::kVersionMinor) + ") does not have");
+  if (hello.reserved != 0)
+    return fail(Code::kInvalidArgument, "HELLO with a reserved field that is not zero");
   peer.is_control = hello.streams == 0;
   if (peer.is_control) {
     if (auto admitted = setup_.admission.admit_control(peer.identity.uid); !admitted) {
@@ -171,6 +187,7 @@ Result<void> Peers::on_hello(Peer& peer, const shm::Hello& hello) {
   }
 
   shm::Welcome welcome;
+  welcome.features = hello.features;
   welcome.streams = hello.streams;
   welcome.slots_per_stream = hello.slots_per_stream;
   welcome.first_index = shm::kFirstIndex;
@@ -179,6 +196,7 @@ Result<void> Peers::on_hello(Peer& peer, const shm::Hello& hello) {
   welcome.instance = setup_.instance;
   setup_.directory.copy(welcome.directory, sizeof(welcome.directory) - 1);
   peer.phase = Peer::Phase::kReady;
+  peer.deadline_ns = shm::now_ns() + kHandshakeNs;
   setup_.admission.release_handshake(peer.identity.uid);
   if (peer.is_control) return shm::send_message(peer.socket.get(), welcome);
 
@@ -336,7 +354,7 @@ void Peers::check_deadlines() {
     ++totals_.refused;
     const Error why{.code = Code::kDeadlineExceeded,
                     .message = peer.phase == Peer::Phase::kHello ? "no HELLO within a second of connecting"
-                                                                 : "no READY within a second of connecting"};
+                                                                 : "no READY within a second of WELCOME"};
     log_some(LogKind::kRefusal, level::warn, "pid {} uid {} is disconnected: {}", peer.identity.pid,
              peer.identity.uid, why.message);
     end(peer, &why);

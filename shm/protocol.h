@@ -19,11 +19,11 @@
 //               READY                             ->     (from here on the disk thread serves the connection)
 //                                                 <-     GOODBYE {code, text} before every close by the
 //                                                 daemon
-//   HELLO and READY are each due within a second. `streams = 0` asks for a control connection: no segments,
-//   no descriptors; after READY it may ask: STATUS, from version 1.1 on STREAMS, STALL_LOG and DISCONNECT,
-//   and from 1.2 on METRICS. Each is answered by a text in UTF-8 in STATUS_PART messages: JSON, and METRICS
-//   in Prometheus' text form. One question at a time: what is asked before the answer to the question before
-//   has been sent is dropped.
+//   HELLO is due within a second of the connect, READY within a second of WELCOME. `streams = 0` asks for a
+//   control connection: no segments, no descriptors; after READY it may ask: STATUS, from version 1.1 on
+//   STREAMS, STALL_LOG and DISCONNECT, and from 1.2 on METRICS. Each is answered by a text in UTF-8 in
+//   STATUS_PART messages: JSON, and METRICS in Prometheus' text form. One question at a time: what is asked
+//   before the answer to the question before has been sent is dropped.
 //
 // Indices       free-running u32, starting at `first_index`; ring positions are `index & (capacity - 1)`.
 //               What is pending is always `published - seen`, and it is never more than the capacity.
@@ -43,8 +43,18 @@
 //               seq_cst: one of the two always sees the other.
 //
 // All integers are little-endian and of fixed width; no pointers, no bool, no size_t. Words of different
-// writers lie at least 128 bytes apart (two lines: adjacent-line prefetch pulls pairs). Reserved fields are
-// zero.
+// writers lie at least 128 bytes apart (two lines: adjacent-line prefetch pulls pairs).
+//
+// Growth        A minor version adds; it changes no length and no meaning. Reserved fields are zero, and bits
+//               without a name are not set. A receiver that finds it otherwise in HELLO, READY, a question or
+//               a command ends the connection: for a reserved field or a tail with InvalidArgument, for
+//               features with FailedPrecondition. A client refuses such a WELCOME; GOODBYE it believes.
+//   A minor version that gives a reserved field a meaning uses it only towards a peer whose version_minor
+//   says that it knows. HELLO is sent before the client knows the daemon's, so it grows by `features` alone:
+//   each bit asks for something without which the client does not want to be served. A daemon that lacks one
+//   refuses, naming the bits, and the client may connect again without them. WELCOME repeats the bits that
+//   are in force: those that were asked for.
+//   In R and W, what lies between the fields of a header is not looked at: there a daemon may tell more.
 #pragma once
 
 #include <atomic>
@@ -109,11 +119,13 @@ struct MessageHeader {
 };
 static_assert(sizeof(MessageHeader) == 8);
 
+inline constexpr std::uint32_t kKnownFeatures = 0;  // none defined
+
 struct Hello {
   MessageHeader header{kMagic, MessageType::kHello, 32};
   std::uint16_t version_major = kVersionMajor;
   std::uint16_t version_minor = kVersionMinor;
-  std::uint32_t features = 0;          // none defined
+  std::uint32_t features = 0;          // that the client cannot do without; kKnownFeatures so far
   std::uint32_t streams = 0;           // 0: control connection
   std::uint32_t slots_per_stream = 0;  // a power of two, kMinSlots..kMaxSlots
   std::uint64_t reserved = 0;
@@ -124,8 +136,8 @@ struct Welcome {
   MessageHeader header{kMagic, MessageType::kWelcome, 328};
   std::uint16_t version_major = kVersionMajor;
   std::uint16_t version_minor = kVersionMinor;
-  std::uint32_t features = 0;
-  std::uint32_t streams = 0;  // as asked for
+  std::uint32_t features = 0;  // as asked for
+  std::uint32_t streams = 0;   // as asked for
   std::uint32_t slots_per_stream = 0;
   std::uint32_t first_index = 0;
   std::uint32_t max_streams = 0;       // limits of this daemon, for messages

@@ -171,6 +171,9 @@ Result<Greeting> greet(int socket, std::uint32_t streams, std::uint32_t slots_pe
     return fail(Code::kFailedPrecondition, "the daemon speaks protocol version " +
                                                std::to_string(welcome->version_major) + ", this client " +
                                                std::to_string(kVersionMajor));
+  if (welcome->features != hello.features || welcome->reserved != 0)
+    return fail(Code::kFailedPrecondition,
+                "the daemon's WELCOME has features or reserved fields set that this client did not ask for");
   if (received->descriptors.size() != (streams == 0 ? 0 : kMaxDescriptors))
     return fail(Code::kFailedPrecondition, "the daemon's WELCOME lacks its descriptors");
   return Greeting{.welcome = *welcome, .descriptors = std::move(received->descriptors)};

@@ -103,6 +103,27 @@ int give_file(const nvr::Result<nvr::RecordingInfo>& result, nvr_file* file, nvr
   return 0;
 }
 
+constexpr std::size_t kMostBytes = 4096;  // of a caller's struct, in any version
+
+// A caller of an older version knows fewer fields. One of a newer version may know more: those must be zero,
+// for a zero stands for the default, and what else they ask for is not known here.
+template <class T>
+bool take(const T* from, T& given, const char* name, nvr_error** error) {
+  if (from->size < sizeof(from->size) || from->size > kMostBytes) {
+    report(error, {.code = nvr::Code::kInvalidArgument, .message = std::string(name) + ".size is not set"});
+    return false;
+  }
+  const auto* const bytes = reinterpret_cast<const unsigned char*>(from);
+  const auto is_set = [](unsigned char byte) { return byte != 0; };
+  if (from->size > sizeof(given) && std::any_of(bytes + sizeof(given), bytes + from->size, is_set)) {
+    report(error, {.code = nvr::Code::kInvalidArgument,
+                   .message = std::string(name) + " has fields set that only a newer library knows"});
+    return false;
+  }
+  std::memcpy(&given, from, std::min(from->size, sizeof(given)));
+  return true;
+}
+
 bool has_size(const nvr_file* file, nvr_error** error) {
   if (file->struct_size >= sizeof(file->struct_size)) return true;
   report(error, {.code = nvr::Code::kInvalidArgument, .message = "nvr_file.struct_size is not set"});
@@ -139,12 +160,11 @@ void nvr_error_free(nvr_error* error) {
 nvr_client* nvr_connect(const char* socket_path, const nvr_options* options, nvr_error** error) {
   return guard(error, static_cast<nvr_client*>(nullptr), [&]() -> nvr_client* {
     nvr_options given = {};
-    if (options != nullptr && options->size < sizeof(options->size)) {
-      report(error, {.code = nvr::Code::kInvalidArgument, .message = "nvr_options.size is not set"});
+    if (options != nullptr && !take(options, given, "nvr_options", error)) return nullptr;
+    if (given.reserved != 0) {
+      report(error, {.code = nvr::Code::kInvalidArgument, .message = "nvr_options.reserved is not 0"});
       return nullptr;
     }
-    // A caller of an older version knows fewer fields.
-    if (options != nullptr) std::memcpy(&given, options, std::min(options->size, sizeof(given)));
     nvr::ConnectOptions wanted;
     if (given.streams != 0) wanted.streams = given.streams;
     if (given.slots_per_stream != 0) wanted.slots_per_stream = given.slots_per_stream;
@@ -183,12 +203,8 @@ void nvr_get_disk_status(const nvr_client* client, nvr_disk_status* status) {
 
 nvr_stream* nvr_open(nvr_client* client, const nvr_request* request, nvr_error** error) {
   return guard(error, static_cast<nvr_stream*>(nullptr), [&]() -> nvr_stream* {
-    if (request->size < sizeof(request->size)) {
-      report(error, {.code = nvr::Code::kInvalidArgument, .message = "nvr_request.size is not set"});
-      return nullptr;
-    }
-    nvr_request given = {};  // a caller of an older version knows fewer fields
-    std::memcpy(&given, request, std::min(request->size, sizeof(given)));
+    nvr_request given = {};
+    if (!take(request, given, "nvr_request", error)) return nullptr;
     // As the numbers that a C program can pass: in C++ these enums have no others than the named ones.
     const auto priority = std::bit_cast<std::uint32_t>(given.priority);
     const auto cache = std::bit_cast<std::uint32_t>(given.cache);

@@ -3,7 +3,9 @@
 #include <cstddef>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <thread>
+#include <utility>
 
 #include "nvr/nvr_client.h"
 #include "shm/clock.h"
@@ -49,6 +51,52 @@ struct Scene {
     return found;
   }
 };
+
+// A struct of a program that was compiled with a newer header.
+template <class T>
+struct Newer {
+  T known;
+  unsigned char tail[24] = {};
+};
+
+TEST_CASE("C: what a newer program asks for is refused unless it asks for nothing new") {
+  const ScriptedDaemon daemon;
+  Newer<nvr_options> options{.known = kOptions};
+  options.known.size = sizeof(options);
+  nvr_error* error = nullptr;
+  const auto refused_as = [&](const nvr_options& what) {
+    nvr_client* const client = nvr_connect(daemon.socket().c_str(), &what, &error);
+    REQUIRE(client == nullptr);
+    REQUIRE(error != nullptr);
+    CHECK(nvr_error_code(error) == NVR_INVALID_ARGUMENT);
+    const std::string message = nvr_error_message(error);
+    nvr_error_free(std::exchange(error, nullptr));
+    return message;
+  };
+  options.tail[23] = 1;
+  CHECK_THAT(refused_as(options.known), Catch::Contains("nvr_options") && Catch::Contains("newer"));
+  options.tail[23] = 0;
+  options.known.size = 4097;  // no struct is so long: a size that was never set
+  CHECK_THAT(refused_as(options.known), Catch::Contains("nvr_options.size"));
+  options.known.size = sizeof(options);
+  options.known.reserved = 1;
+  CHECK_THAT(refused_as(options.known), Catch::Contains("nvr_options.reserved"));
+  options.known.reserved = 0;
+
+  Scene scene(options.known);  // nothing new
+  Newer<nvr_request> request{.known = kRequest};
+  request.known.size = sizeof(request);
+  request.tail[0] = 1;
+  CHECK(scene.open(request.known) == nullptr);
+  CHECK(scene.code() == NVR_INVALID_ARGUMENT);
+  request.known.size = 4097;
+  CHECK(scene.open(request.known) == nullptr);
+  CHECK(scene.code() == NVR_INVALID_ARGUMENT);
+  request.known.size = sizeof(request);
+  request.tail[0] = 0;
+  CHECK(scene.open(request.known) != nullptr);
+  CHECK(scene.code() == NVR_OK);
+}
 
 TEST_CASE("C: an unknown priority or cache policy is refused, and harms no other stream") {
   Scene scene;

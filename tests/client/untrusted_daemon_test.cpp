@@ -179,7 +179,8 @@ TEST_CASE("a WELCOME that does not fit is refused") {
       [](shm::Welcome& w) { w.streams = 0; }, [](shm::Welcome& w) { w.slots_per_stream = shm::kMaxSlots; },
       [](shm::Welcome& w) { w.slots_per_stream = 3; }, [](shm::Welcome& w) { w.read_bytes += 4096; },
       [](shm::Welcome& w) { w.read_bytes = 0; }, [](shm::Welcome& w) { w.write_bytes = UINT64_MAX; },
-      [](shm::Welcome& w) { w.version_major = 2; });
+      [](shm::Welcome& w) { w.version_major = 2; }, [](shm::Welcome& w) { w.features = 1; },
+      [](shm::Welcome& w) { w.reserved = 1; });
   const ScriptedDaemon daemon({.edit = edit});
   const auto client = Client::connect(
       daemon.socket(), {.streams = 1, .slots_per_stream = kScriptedSlots, .timeout = kLongEnough});

@@ -388,6 +388,19 @@ TEST_CASE("peers: handshakes that end, in whatever way, leave their places to ot
   CHECK(reception->next_deadline_ns() == UINT64_MAX);  // nothing is due of who is served
 }
 
+TEST_CASE("peers: HELLO and READY have a second each") {
+  constexpr std::uint64_t kEach = shm::kHandshakeMs * shm::kMillisecond;
+  Reception reception;
+  const std::uint64_t before_connect = shm::now_ns();
+  Guest guest = reception.connect();
+  CHECK(reception->next_deadline_ns() >= before_connect + kEach);
+  const std::uint64_t before_hello = shm::now_ns();
+  CHECK(reception->next_deadline_ns() < before_hello + kEach);
+  reception.say_hello(guest, 1, 4);
+  CHECK(reception->next_deadline_ns() >= before_hello + kEach);
+  CHECK(reception->next_deadline_ns() <= shm::now_ns() + kEach);
+}
+
 TEST_CASE("peers: a client whose HELLO has come takes no place of those that have not said it") {
   Reception reception(/*max_clients=*/kMaxHandshakes + 2);
   std::deque<Guest> welcomed;

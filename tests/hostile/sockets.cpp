@@ -105,6 +105,14 @@ TEST_CASE("broken handshakes are refused with the reason, and cost nobody anythi
   wrong_version.version_major = 77;
   shm::Hello odd_type = hello_for(2);
   odd_type.header.type = static_cast<shm::MessageType>(99);
+  shm::Hello odd_feature = hello_for(2);
+  odd_feature.features = 0x80000001;
+  shm::Hello odd_reserved = hello_for(2);
+  odd_reserved.reserved = std::uint64_t{1} << 63;
+  shm::Hello odd_control = hello_for(0);
+  odd_control.features = 2;
+  shm::Hello longer = hello_for(2);
+  longer.header.length += 8;
   struct Attempt {
     std::string bytes;
     std::string reason;
@@ -114,6 +122,10 @@ TEST_CASE("broken handshakes are refused with the reason, and cost nobody anythi
                             {bytes_of(wrong_length) + "x", "length"},
                             {bytes_of(wrong_version), "version 77"},
                             {bytes_of(odd_type), "out of place"},
+                            {bytes_of(odd_feature), "features 0x80000001"},
+                            {bytes_of(odd_reserved), "reserved"},
+                            {bytes_of(odd_control), "features 0x2"},
+                            {bytes_of(longer), "length"},
                             {bytes_of(hello_for(2)).substr(0, 15), "length"},  // half a HELLO
                             {bytes_of(hello_for(2)).substr(0, 5), "without header"},
                             {std::string(4096, 'x'), "too long"},
@@ -146,6 +158,23 @@ TEST_CASE("a handshake that is not finished within a second is ended, saying so"
     Reporter::require(words.find(says_hello ? "no READY" : "no HELLO") != std::string::npos,
                       "GOODBYE says: " + words);
   }) == "");
+  CHECK(scene.problem_after() == "");
+}
+
+TEST_CASE("a READY with a tail ends the handshake", "[once]") {
+  Scene scene;
+  const std::uint32_t streams = GENERATE(0U, 1U);
+  CHECK(scene.attack([&](const Reporter&) {
+    const shm::UniqueFd socket = connect_raw(scene.socket());
+    Reporter::require(shm::greet(socket.get(), streams, streams == 0 ? 0 : 2, far_deadline_ns()).has_value(),
+                      "not welcome");
+    shm::Ready longer;
+    longer.header.length += 4;
+    send_raw(socket.get(), bytes_of(longer));
+    const std::string words = last_words(socket.get());
+    Reporter::require(words.find("length") != std::string::npos, "GOODBYE says: " + words);
+  }) == "");
+  CHECK(scene.daemon().total("violations") == 1);
   CHECK(scene.problem_after() == "");
 }
 

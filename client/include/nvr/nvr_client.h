@@ -81,7 +81,8 @@ NVR_API void nvr_error_free(nvr_error* error);
 /* ---- Clients ---- */
 
 /* Fill with zeroes: a zero stands for the default. `size` must be sizeof(nvr_options), so that the struct can
- * grow: nvr_options options = {.size = sizeof options, .streams = 4}; */
+ * grow: nvr_options options = {.size = sizeof options, .streams = 4}; A field that is set and that this
+ * library does not know is NVR_INVALID_ARGUMENT. */
 typedef struct nvr_options {
   size_t size;
   uint32_t streams;          /* open at a time, 1..256; default 16 */
