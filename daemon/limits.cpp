@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cassert>
 #include <future>
 #include <system_error>
 
@@ -38,10 +39,17 @@ rlim_t descriptors_for(std::uint32_t clients, rlim_t streams, bool has_metrics) 
          clients * descriptors_of_client(streams);
 }
 
-// Of those that are left once the daemon has its own. Where there are few, the reserve has a quarter of them.
-DescriptorLimits share_out(rlim_t left, std::uint32_t max_clients) {
-  const rlim_t reserve = std::min({kReserve, left / 4, left - DescriptorBudget::kOfConnection});
-  const auto peers = static_cast<std::uint32_t>(std::min(reserve, kReserve) / 2);
+// A part of those that are `left`. Where there are few, a quarter of them; one client can still be served.
+rlim_t part_of(rlim_t left, rlim_t wanted) {
+  assert(left >= DescriptorBudget::kOfConnection);
+  return std::min({wanted, left / 4, left - DescriptorBudget::kOfConnection});
+}
+
+// Of those that are left once the daemon has its own.
+DescriptorLimits share_out(rlim_t left, std::uint32_t max_clients, bool has_metrics) {
+  if (has_metrics) left -= part_of(left, kMetricsDescriptors);
+  const rlim_t reserve = part_of(left, kReserve);
+  const auto peers = static_cast<std::uint32_t>(reserve / 2);
   const std::uint32_t controls = std::clamp(peers / 2, 1U, kMaxControlConnections);
   const rlim_t of_clients = left - reserve;
   return {.max_handshakes = std::clamp(peers - std::min(peers, controls), 1U, kMaxHandshakes),
@@ -106,9 +114,9 @@ Result<DescriptorsLeft> share_out_descriptors(std::uint32_t max_clients, bool ha
   }
   rlimit limit = {};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return {};
-  // The kernel gives the lowest number that is free: these follow the daemon's own.
-  const auto own = static_cast<rlim_t>(of_one_client.front().get());
-  DescriptorsLeft left{.limits = share_out(limit.rlim_cur - own, max_clients), .note = {}};
+  // The kernel gives the lowest number that is free: the last of these follows all others.
+  const rlim_t own = static_cast<rlim_t>(of_one_client.back().get()) + 1 - of_one_client.size();
+  DescriptorsLeft left{.limits = share_out(limit.rlim_cur - own, max_clients, has_metrics), .note = {}};
   const rlim_t usual = descriptors_for(max_clients, 1, has_metrics);
   if (limit.rlim_cur < usual)
     left.note = std::to_string(limit.rlim_cur) + " files may be open (RLIMIT_NOFILE), and " +
