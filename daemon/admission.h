@@ -27,7 +27,7 @@ struct Limits {
   std::uint32_t max_controls = kMaxControlConnections;
 };
 
-// What the limit on open files leaves to accept and control, and to clients.
+// The limit on open files, shared out between accept and control, and clients.
 struct DescriptorLimits {
   std::uint32_t max_handshakes = kMaxHandshakes;
   std::uint32_t max_controls = kMaxControlConnections;
@@ -49,7 +49,7 @@ class Admission {
   Admission(Limits limits, std::uint32_t own_uid, std::vector<std::uint32_t> allowed_uids)
       : limits_(limits), own_uid_(own_uid), allowed_uids_(std::move(allowed_uids)) {}
 
-  // What is known only once the daemon has all descriptors of its own. Precondition: nobody has connected.
+  // Once the daemon has all descriptors of its own. Precondition: nobody has connected.
   void bound_descriptors(const DescriptorLimits& limits);
 
   [[nodiscard]] const Limits& limits() const { return limits_; }

@@ -69,7 +69,7 @@ std::optional<const char*> ServedStream::open(const shm::Command& command, std::
   return std::nullopt;
 }
 
-// What is queued counts, too: nothing waits for a descriptor.
+// A queued open counts, too: nothing waits for a descriptor.
 std::optional<Descriptor> ServedStream::take_place_for_file() {
   using Verdict = DescriptorBudget::Verdict;
   const Verdict verdict = connection_->take_place_for_file();

@@ -39,8 +39,8 @@ void require_prompt(const std::string& what, const std::function<void()>& once) 
   Reporter::require(times[kRounds / 2] < kPrompt, what + " takes too long");
 }
 
-// Runs `attack`, which says so when it has taken what it could, and goes on until it is killed. What is wrong
-// with the service of others meanwhile; empty if nothing.
+// Runs `attack`, which says so when it has taken what it could, and goes on until it is killed.
+// Returns the problem that others have with their service meanwhile; empty if none.
 std::string problem_beside(const Scene& scene, const ClientProcess::Body& attack) {
   ClientProcess attacker = ClientProcess::start(attack, kNobody);
   if (const std::string line = attacker.next_line(); line != "attacking") return "the attacker: " + line;
