@@ -106,6 +106,18 @@ MetricFamily errors_by_errno(const DiskStatistics& disk) {
   return family;
 }
 
+MetricFamily errors_by_blame(const DiskStatistics& disk) {
+  MetricFamily family{"nvr_readerd_errors_total",
+                      "Streams that ended in an error, by the side to which it is due.",
+                      MetricType::Counter,
+                      {}};
+  for (const auto& [name, blame] : {std::pair{"request", kRequestFailed}, std::pair{"disk", kDiskFailed},
+                                    std::pair{"client", kBoundReached}})
+    family.metric.push_back(metric_of({{"blame", name}}, MetricType::Counter,
+                                      static_cast<double>(disk.errors_by_blame[blame].value())));
+  return family;
+}
+
 void add_times(Families& families, const DiskStatistics& disk) {
   families.histogram("nvr_readerd_queue_wait_seconds", "From a command's arrival to the start of its open.",
                      disk.queue_wait);
@@ -124,6 +136,7 @@ void add_traffic(Families& families, const DiskStatistics& disk) {
   families.counter("nvr_readerd_published_bytes_total", "Bytes in the published chunks.", disk.bytes);
   families.add(opens_by_result(disk));
   families.add(errors_by_errno(disk));
+  families.add(errors_by_blame(disk));
   families.gauge("nvr_readerd_streams_open", "Streams that are open.", disk.streams_open);
   families.gauge("nvr_readerd_streams_waiting", "Open streams that wait for the disk.", disk.streams_waiting);
   families.gauge("nvr_readerd_slots", "Slots of all connections: the most credit there can be.", disk.slots);

@@ -230,6 +230,25 @@ void ServedStream::count_open(Code result) {
       .add();
 }
 
+namespace {
+
+Blame blame_for(Code code) {
+  switch (code) {
+    case Code::kInvalidArgument:
+    case Code::kNotFound:
+    case Code::kPermissionDenied:
+    case Code::kFailedPrecondition:
+    case Code::kOutOfRange:
+      return kRequestFailed;
+    case Code::kResourceExhausted:
+      return kBoundReached;
+    default:
+      return kDiskFailed;
+  }
+}
+
+}  // namespace
+
 void ServedStream::account_end() {
   const bool has_failed = terminal_.kind == DescriptorKind::kError;
   if (!opened_) count_open(has_failed ? static_cast<Code>(terminal_.code) : Code::kCancelled);
@@ -237,6 +256,7 @@ void ServedStream::account_end() {
   context_->statistics.errors.add();
   const auto number = static_cast<std::size_t>(std::max(terminal_.sys_errno, 0));
   context_->statistics.errors_by_errno[std::min(number, kErrnos - 1)].add();
+  context_->statistics.errors_by_blame[blame_for(static_cast<Code>(terminal_.code))].add();
 }
 
 void ServedStream::publish_terminal_if_settled() {

@@ -44,6 +44,14 @@ class Histogram {
 inline constexpr std::size_t kCodes = 16;    // of nvr::Code
 inline constexpr std::size_t kErrnos = 134;  // EHWPOISON is the last
 
+// The side to which a stream's error is due.
+enum Blame : std::uint8_t {
+  kRequestFailed,  // it asked for what is not there, or not allowed
+  kDiskFailed,     // or the file system, or the daemon that serves it
+  kBoundReached,   // the client holds as much as it may
+};
+inline constexpr std::size_t kBlames = 3;
+
 // Written by the disk thread.
 struct DiskStatistics {
   Counter opens;              // that reached the disk
@@ -73,6 +81,7 @@ struct DiskStatistics {
   Histogram disk_time;                        // and those for which the disk was asked
   std::array<Counter, kCodes> opens_by_code;  // what became of each OPEN; kCancelled: closed before
   std::array<Counter, kErrnos> errors_by_errno;  // of `errors`; 0: no system call failed
+  std::array<Counter, kBlames> errors_by_blame;  // of `errors`
   Counter slots;                                 // now: of all connections
   Counter slots_lent;                            // now: published and not returned
 };

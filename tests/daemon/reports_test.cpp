@@ -22,6 +22,7 @@ TEST_CASE("status: each number has its own name") {
         &disk.wakes, &disk.sleeps, &disk.quarantined_bytes, &disk.visits, &disk.visit_bytes,
         &disk.disk_bytes_per_s, &disk.ahead_bytes})
     counter->set(++n);
+  for (Counter& counter : disk.errors_by_blame) counter.set(++n);
   disk.visit_ns.set(60 * shm::kMillisecond);
   disk.positioning_ns.set(12 * shm::kMillisecond);
   disk.efficiency_ppm.set(750'000);
@@ -113,6 +114,9 @@ TEST_CASE("status: each number has its own name") {
                            {"chunks", 104},
                            {"bytes", 105},
                            {"errors", 106},
+                           {"errors_of_requests", 114},
+                           {"errors_of_disk", 115},
+                           {"errors_of_clients", 116},
                            {"wakes", 107},
                            {"sleeps", 108},
                            {"quarantined_bytes", 109},

@@ -89,6 +89,9 @@ TEST_CASE("metrics count what was read, opened, refused and lent") {
   CHECK(samples["nvr_readerd_opens_total{result=\"NotFound\"}"] == 1);
   CHECK(samples["nvr_readerd_stream_errors_total{errno=\"ENOENT\"}"] == 1);
   CHECK(samples["nvr_readerd_stream_errors_total{errno=\"EIO\"}"] == 0);
+  CHECK(samples["nvr_readerd_errors_total{blame=\"request\"}"] == 1);
+  CHECK(samples["nvr_readerd_errors_total{blame=\"disk\"}"] == 0);
+  CHECK(samples["nvr_readerd_errors_total{blame=\"client\"}"] == 0);
   CHECK(samples["nvr_readerd_queue_wait_seconds_count"] == 4);
   CHECK(samples["nvr_readerd_open_seconds_count"] == 4);
   CHECK(samples["nvr_readerd_first_chunk_seconds_count"] == 3);

@@ -639,6 +639,9 @@ TEST_CASE("simulation: opens and errors are counted by what became of them, in e
   CHECK(counted.errors.value() == 4);
   CHECK(counted.errors_by_errno[EILSEQ].value() == 2);
   CHECK(counted.errors_by_errno[ENOENT].value() == 2);
+  CHECK(counted.errors_by_blame[daemon::kDiskFailed].value() == 2);
+  CHECK(counted.errors_by_blame[daemon::kRequestFailed].value() == 2);
+  CHECK(counted.errors_by_blame[daemon::kBoundReached].value() == 0);
   CHECK(counted.chunks.value() == 4);
   CHECK(counted.bytes.value() == 4 * kSlotBytes);
 }

@@ -53,6 +53,9 @@ TEST_CASE("status says what is being read and its histograms add up") {
   CHECK(totals.at("streams_open") == 2);
   CHECK(totals.at("opens") == 8);
   CHECK(totals.at("errors") == 1);
+  CHECK(totals.at("errors_of_requests") == 1);
+  CHECK(totals.at("errors_of_disk") == 0);
+  CHECK(totals.at("errors_of_clients") == 0);
   CHECK(totals.at("violations") == 0);
   CHECK(totals.at("bytes") == 5 * file.size + 16 * kChunkBytes);
   REQUIRE(status.at("connections").size() == 2);

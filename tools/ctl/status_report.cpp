@@ -88,10 +88,12 @@ std::string totals_section(const json& status) {
   const json& totals = child(status, "totals");
   std::string out = fmt::format(
       "\ndelivered    {} in {} chunks, {} opens, {} streams open now\n"
-      "trouble      {} streams ended in an error, {} protocol violations\n"
+      "trouble      {} streams ended in an error of the disk, {} in one of the request, {} at a bound of the "
+      "client, {} protocol violations\n"
       "memory       {} shared",
       bytes(number(totals, "bytes")), grouped(integer(totals, "chunks")), grouped(integer(totals, "opens")),
-      integer(totals, "streams_open"), grouped(integer(totals, "errors")),
+      integer(totals, "streams_open"), grouped(integer(totals, "errors_of_disk")),
+      grouped(integer(totals, "errors_of_requests")), grouped(integer(totals, "errors_of_clients")),
       grouped(integer(totals, "violations")), bytes(number(totals, "shared_bytes")));
   const json& limits = child(status, "limits");
   if (child(limits, "total_memory_bytes").is_number())
