@@ -239,6 +239,7 @@ Blame blame_for(Code code) {
     case Code::kPermissionDenied:
     case Code::kFailedPrecondition:
     case Code::kOutOfRange:
+    case Code::kUnimplemented:  // a cache policy that the engine has not
       return kRequestFailed;
     case Code::kResourceExhausted:
       return kBoundReached;

@@ -92,7 +92,6 @@ TEST_CASE("a signal in the middle of many connections and handshakes") {
 TEST_CASE("options that cannot be right are exit 2 and one clear line", "[once]") {
   const Site site;
   const std::vector<std::vector<std::string>> wrong = {
-      {},
       {"--dir", site.directory()},
       {"--socket", site.socket()},
       {"--dir", site.directory(), "--socket", site.socket(), "--engine", "floppy"},
