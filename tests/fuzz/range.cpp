@@ -93,11 +93,11 @@ void run(std::span<const std::byte> input, Judgement& judgement) {
 
 }  // namespace
 
-const FuzzTarget range_target = {"range",
-                                 run,
-                                 {"target refused", "recording", "recording of a disk", "health",
-                                  "health of a disk", "metrics", "range ignored", "suffix", "range",
-                                  "range to the end", "whole", "part", "not modified", "not satisfiable",
-                                  "other version"}};
+const FuzzTarget range_target = {
+    "range",
+    run,
+    {"target refused", "recording", "recording of a disk", "health", "health of a disk", "metrics",
+     "range ignored", "suffix", "range", "range to the end", "whole", "part", "not modified",
+     "not satisfiable", "other version"}};
 
 }  // namespace nvr::test
