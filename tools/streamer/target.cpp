@@ -30,8 +30,8 @@ std::string_view path_in(std::string_view target) {
     if (target.size() < scheme.size() ||
         !std::ranges::equal(target.substr(0, scheme.size()), scheme, {}, [](char c) { return to_lower(c); }))
       continue;
-    const auto path = target.find('/', scheme.size());
-    return path == std::string_view::npos ? "/" : target.substr(path);
+    const auto path = target.find_first_of("/?#", scheme.size());
+    return path == std::string_view::npos || target[path] != '/' ? "/" : target.substr(path);
   }
   return target;
 }

@@ -362,7 +362,7 @@ void Viewer::on_tick(Deadline now) {
   if (has_ended_ || now < deadline_) return;
   switch (waits_) {
     case Waits::kForRequest:
-      return cut(input_.size() > 0 ? Cut::kHeader : Cut::kIdle, "");
+      return cut(input_.size() > 0 || header_bytes_ > 0 ? Cut::kHeader : Cut::kIdle, "");
     case Waits::kForSocket:
       return cut(Cut::kWrite, "");
     case Waits::kForChunk: {
