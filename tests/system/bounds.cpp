@@ -159,6 +159,7 @@ TEST_CASE("more open files than the limit leaves to one user are ResourceExhaust
     }
   };
   CHECK(ClientProcess::start(reads_beyond_the_bound, is_root ? 0 : kNobody).failure() == "");
+  REQUIRE(daemon.wait_for_total("shared_bytes", 0));  // it has let go of that client
   Client next = connect_to(daemon, kSmall);
   CHECK(problem_reading(next, file) == "");
 }
