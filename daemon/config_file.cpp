@@ -60,6 +60,7 @@ class Parser {
       skip_space();
       if (why.empty() && !is_at_end()) why = "'" + std::string(trim(left_)) + "' after the value";
       if (!why.empty()) return "'" + setting.key + "': " + why;
+      if (setting.values.empty()) return "'" + setting.key + "' has no value";  // "[]"
     }
     result_.settings.push_back(std::move(setting));
     return {};

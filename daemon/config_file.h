@@ -18,7 +18,7 @@ namespace nvr::daemon {
 struct ConfigSetting {
   std::size_t line;  // counted from 1
   std::string key;
-  std::vector<std::string> values;  // without quotes; several for a list
+  std::vector<std::string> values;  // without quotes; never none, several for a list
 };
 
 struct ConfigMistake {

@@ -182,7 +182,7 @@ class ConfigFile : public CLI::Config {
       if (auto why = judge(setting); !why.empty()) {
         mistakes.push_back({setting.line, std::move(why)});
       } else {
-        lines_.emplace(setting.key, setting.line);
+        if ((*app_)["--" + setting.key]->empty()) lines_.emplace(setting.key, setting.line);
         // CLI11 takes the first item of a name only.
         const auto same = std::ranges::find(right, setting.key, &CLI::ConfigItem::name);
         if (same != right.end())
@@ -198,7 +198,8 @@ class ConfigFile : public CLI::Config {
   std::string to_config(const CLI::App*, bool, bool, std::string) const override { return {}; }
 
   [[nodiscard]] const Mistakes& mistakes() const { return mistakes_; }
-  // "disk1.conf:3: " for an option whose value comes from the file, else nothing.
+  // "disk1.conf:3: " for an option whose value comes from the file and not from the command line, else
+  // nothing.
   [[nodiscard]] std::string place_of(const std::string& key) const {
     const auto line = lines_.find(key);
     return line == lines_.end() ? std::string() : place(line->second);
@@ -219,6 +220,7 @@ class ConfigFile : public CLI::Config {
     seen_.emplace(setting.key, setting.line);
     try {
       if (option->get_expected_min() == 0) {
+        if (setting.values.size() > 1) return "'" + setting.key + "' is true or false, not a list";
         option->add_result(option->get_flag_value(setting.key, setting.values.front()));
       } else {
         option->add_result(setting.values);

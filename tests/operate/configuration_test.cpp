@@ -85,6 +85,9 @@ TEST_CASE("a configuration that cannot be right is one line that names what is w
       {basics(site) + "print-config = true\n", "print-config"},
       {basics(site) + "engine = \"fast\"\n", "engine"},
       {"dir = \"" + site.directory() + "\"\n", "--socket is required"},
+      {basics(site) + "no-sandbox = []\n", ":3: 'no-sandbox' has no value"},
+      {basics(site) + "allow-uid = [ , ]\n", ":3: 'allow-uid' has no value"},
+      {basics(site) + "no-sandbox = [true, false]\n", ":3: 'no-sandbox' is true or false"},
       {basics(site) + "[disk2]\n", "disk2"},
       {"dir = \"/nowhere/at/all\"\nsocket = \"" + site.socket() + "\"\n", "/nowhere/at/all"},
       {"dir = \"" + site.directory() + "\"\nsocket = \"/nowhere/reader.sock\"\n", "/nowhere/"}};
@@ -125,6 +128,14 @@ TEST_CASE("every mistake of a configuration is told at once, with its line and t
   for (const auto& [line, what] : mistakes)
     expected += "nvr-readerd: " + config + ":" + std::to_string(line) + ": " + what + "\n";
   CHECK(checked.errors == expected);
+}
+
+TEST_CASE("a mistake on the command line is not told as one of the file's") {
+  const Site site;
+  const auto checked = run_daemon({"--config", write_config(site, basics(site) + "client-memory = 64MiB\n"),
+                                   "--client-memory", "128", "--check-config"});
+  CHECK(to_string(checked.exit) == "exit 2");
+  CHECK_THAT(checked.errors, Catch::Matchers::StartsWith("nvr-readerd: --client-memory 128 (bytes)"));
 }
 
 TEST_CASE("an option or a command that is mistyped is told with the one that it may have been") {
