@@ -86,7 +86,6 @@ Result<void> Admission::admit_client(std::uint32_t uid, std::uint32_t streams, s
                     " more do not fit: close connections, or raise the daemon's --total-memory");
   }
   auto& descriptors = descriptors_of(uid);
-  using Verdict = DescriptorBudget::Verdict;
   if (const auto verdict = descriptors.take(DescriptorBudget::kOfConnection); verdict != Verdict::kTaken) {
     forget_if_empty(uid);
     const std::string most = std::to_string(descriptors.most(verdict));
@@ -122,48 +121,61 @@ void Admission::release_memory(std::uint32_t uid, std::uint64_t bytes) {
 
 Result<void> Admission::admit_handshake(std::uint32_t uid) {
   const PlacesFor places = places_for(uid, limits_.max_handshakes);
-  Share& share = shares_[uid];
-  if (share.handshakes < places.one && handshakes_ < places.all) {
-    ++share.handshakes;
-    ++handshakes_;
-    return {};
+  switch (take_place(uid, places, &Share::handshakes, handshakes_)) {
+    case Verdict::kTaken:
+      return {};
+    case Verdict::kUserHasAll:
+      return fail(
+          Code::kResourceExhausted,
+          "uid " + std::to_string(uid) + " has " + std::to_string(places.one) +
+              " connections that have not said HELLO, as many as it may: close them, or send HELLO at once");
+    case Verdict::kNoneLeft:
+      break;
   }
-  const bool is_own_doing = share.handshakes >= places.one;
-  forget_if_empty(uid);
   return fail(Code::kResourceExhausted,
-              is_own_doing ? "uid " + std::to_string(uid) + " has " + std::to_string(places.one) +
-                                 " connections that have not said HELLO, as many as it may: close them, or "
-                                 "send HELLO at once"
-                           : std::to_string(handshakes_) +
-                                 " connections have not said HELLO, as many as may be: try again");
+              std::to_string(handshakes_) + " connections have not said HELLO, as many as may be: try again");
 }
 
 void Admission::release_handshake(std::uint32_t uid) {
-  --shares_[uid].handshakes;
-  --handshakes_;
-  forget_if_empty(uid);
+  give_back_place(uid, &Share::handshakes, handshakes_);
 }
 
 Result<void> Admission::admit_control(std::uint32_t uid) {
   const PlacesFor places = places_for(uid, limits_.max_controls);
-  Share& share = shares_[uid];
-  if (share.controls < places.one && controls_ < places.all) {
-    ++share.controls;
-    ++controls_;
-    return {};
+  switch (take_place(uid, places, &Share::controls, controls_)) {
+    case Verdict::kTaken:
+      return {};
+    case Verdict::kUserHasAll:
+      return fail(Code::kResourceExhausted, "uid " + std::to_string(uid) + " has all the " +
+                                                std::to_string(places.one) +
+                                                " control connections it may have: close one");
+    case Verdict::kNoneLeft:
+      break;
   }
-  const bool is_own_doing = share.controls >= places.one;
-  forget_if_empty(uid);
   return fail(Code::kResourceExhausted,
-              is_own_doing
-                  ? "uid " + std::to_string(uid) + " has all the " + std::to_string(places.one) +
-                        " control connections it may have: close one"
-                  : "all " + std::to_string(places.all) + " control connections are taken: try again");
+              "all " + std::to_string(places.all) + " control connections are taken: try again");
 }
 
 void Admission::release_control(std::uint32_t uid) {
-  --shares_[uid].controls;
-  --controls_;
+  give_back_place(uid, &Share::controls, controls_);
+}
+
+Admission::Verdict Admission::take_place(std::uint32_t uid, PlacesFor places, std::uint32_t Share::*own,
+                                         std::uint32_t& all) {
+  std::uint32_t& of_user = shares_[uid].*own;
+  if (of_user < places.one && all < places.all) {
+    ++of_user;
+    ++all;
+    return Verdict::kTaken;
+  }
+  const Verdict refusal = of_user >= places.one ? Verdict::kUserHasAll : Verdict::kNoneLeft;
+  forget_if_empty(uid);
+  return refusal;
+}
+
+void Admission::give_back_place(std::uint32_t uid, std::uint32_t Share::*own, std::uint32_t& all) {
+  --(shares_[uid].*own);
+  --all;
   forget_if_empty(uid);
 }
 

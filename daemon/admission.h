@@ -94,6 +94,11 @@ class Admission {
     std::uint32_t controls = 0;
     friend bool operator==(const Share&, const Share&) = default;
   };
+  using Verdict = DescriptorBudget::Verdict;
+  // Of places of one kind: `own` are the user's, `all` everybody's.
+  [[nodiscard]] Verdict take_place(std::uint32_t uid, PlacesFor places, std::uint32_t Share::*own,
+                                   std::uint32_t& all);
+  void give_back_place(std::uint32_t uid, std::uint32_t Share::*own, std::uint32_t& all);
   [[nodiscard]] PlacesFor places_for(std::uint32_t uid, std::uint32_t places) const;
   [[nodiscard]] bool is_privileged(std::uint32_t uid) const { return uid == 0 || uid == own_uid_; }
   [[nodiscard]] std::uint64_t memory_bound(std::uint32_t uid) const;

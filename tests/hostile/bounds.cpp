@@ -89,7 +89,7 @@ TEST_CASE("half-open handshakes of one user keep nobody else out", "[once]") {
   CHECK(scene.problem_after() == "");
 }
 
-// OPEN of a stream's first generation, of a file that is followed for ever.
+// Opens a stream for the first time, and follows its file for ever.
 void follow(RawClient& client, std::uint32_t stream, RecordingId recording) {
   shm::Command command;
   command.opcode = shm::Opcode::kOpen;
