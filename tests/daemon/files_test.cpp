@@ -34,6 +34,7 @@
 #include "daemon/sample_dir.h"
 #include "daemon/sigbus_guard.h"
 #include "shm/clock.h"
+#include "shm/mapping.h"
 #include "shm/socket.h"
 #include "tests/support/environment.h"
 #include "tests/support/system_calls.h"
@@ -165,9 +166,25 @@ TEST_CASE("file maps: many readers of a recording share a map, which does not ou
   CHECK(maps.count_reader(file, now_ns) == nullptr);  // it starts anew
 }
 
+// The machine may drop its caches at any moment, but not what is locked.
+class HeldInMemory {
+ public:
+  explicit HeldInMemory(const std::string& path) {
+    const shm::UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    map_ = shm::Mapping::create(fd.get(), 0, std::filesystem::file_size(path), shm::Access::kReadOnly, path)
+               .value();
+    hold();
+  }
+  void hold() const { REQUIRE(mlock(map_.data(), map_.size()) == 0); }
+
+ private:
+  shm::Mapping map_;
+};
+
 TEST_CASE("page cache: who reads a little of a recording gets no map of it, however often") {
   const Scratch scratch;
   write_file(scratch / file_name_of({1, 1}), FileMaps::kLeastBytes);
+  const HeldInMemory held(scratch / file_name_of({1, 1}));
   const auto dir = SampleDir::open(scratch.path());
   REQUIRE(dir.has_value());
   PageCache cache;
@@ -241,7 +258,7 @@ struct HotRecording {
   static constexpr std::uint32_t kSlots = 8;
   static constexpr std::uint32_t kBytes = kSlots * shm::kSlotBytes;
 
-  explicit HotRecording(const std::string& directory) {
+  explicit HotRecording(const std::string& directory) : held(directory + "/" + file_name_of({1, 1})) {
     const auto dir = SampleDir::open(directory);
     REQUIRE(dir.has_value());
     for (std::uint32_t reader = 0; reader < FileMaps::kReadersBeforeMap; ++reader) {
@@ -269,6 +286,7 @@ struct HotRecording {
 
   PageCache cache;
   SampleFile file;
+  HeldInMemory held;
   std::shared_ptr<const shm::Mapping> map;
   std::vector<std::byte> target = std::vector<std::byte>(kBytes);
   Operation operation;
@@ -393,7 +411,10 @@ TEST_CASE("page cache: what is copied from a map is exact while the file is cut 
     const auto copied = static_cast<std::uint32_t>(std::max<std::int64_t>(result, 0));
     CAPTURE(i, offset, read.moment, read.at, read.waits, result, read.shown_until);
     REQUIRE_FALSE(zeroes_in(std::max(copied, read.shown_until)));
-    if (!read.is_cut) continue;  // the kernel had reclaimed some of it
+    if (!read.is_cut) {  // the kernel had reclaimed some of what restore_from() had written
+      recording.held.hold();
+      continue;
+    }
     if (!read.waits) {
       ++beside;
     } else {
