@@ -59,6 +59,21 @@ TEST_CASE("rates come from two looks at the same stream, and of a new one from i
   CHECK(second[0]["rate"] == 5);
 }
 
+TEST_CASE("the rate of who has a chunk now and then is not nothing between two of them") {
+  Speedometer meter;
+  CHECK_FALSE(meter.look(0, 100).has_value());
+  for (int second = 1; second <= 200; ++second) {  // a chunk of 60 each 6 s
+    const auto rate = meter.look(second / 6 * 60, 100 + second);
+    REQUIRE(rate.has_value());
+    if (second >= 12) CHECK(*rate == Approx(10).margin(6));
+  }
+  CHECK(*meter.look(1980 + 60, 301) > 0);
+  CHECK(*meter.look(1980 + 60, 350) == Approx(120.0 / 56).margin(1.5));  // still from before the last one
+  CHECK(*meter.look(1980 + 60, 362) == 0);                               // not for ever
+  CHECK_FALSE(meter.look(5, 363).has_value());                           // a daemon that was restarted
+  CHECK(*meter.look(15, 364) == 10);
+}
+
 TEST_CASE("who waits longest for the disk comes first, then who is fastest") {
   json streams = json::array({stream(1, 900, "reader", 99), stream(2, 20, "disk", 1.5),
                               stream(3, 950, "disk", 0.01), stream(4, 10, "queue", 30)});

@@ -56,22 +56,33 @@ constexpr std::string_view kRow = "{:>7} {:>7} {:<12} {:<13} {:>4} {:>11} {:<12}
 
 }  // namespace
 
+std::optional<double> Speedometer::look(double count, double now_s) {
+  constexpr double kWindowS = 10;
+  constexpr double kLongestS = 60;
+  if (!looks_.empty() && (count < looks_.back().count || now_s <= looks_.back().at_s)) looks_.clear();
+  looks_.push_back({now_s, count});
+  const auto is_spare = [&] {  // the next one tells as much
+    const Look& next = looks_[1];
+    return now_s - next.at_s >= kLongestS || (now_s - next.at_s >= kWindowS && next.count < count);
+  };
+  while (looks_.size() > 2 && is_spare()) looks_.pop_front();
+  if (looks_.size() == 1) return std::nullopt;
+  return (count - looks_.front().count) / (now_s - looks_.front().at_s);
+}
+
 void RateMeter::rate(json& streams, double now_s) {
-  std::map<Key, double> bytes_now;
+  std::map<Key, Speedometer> meters;
   if (!streams.is_array()) return;
   for (json& stream : streams) {
     if (!stream.is_object()) continue;
     const Key key = {integer(stream, "connection"), integer(stream, "stream"), integer(stream, "generation")};
     const double bytes = number(stream, "bytes");
-    const auto before = last_bytes_.find(key);
-    const bool is_known = before != last_bytes_.end() && now_s > last_s_;
     const double open_s = number(stream, "open_s");
     const double mean = open_s > 0 ? bytes / open_s : 0;
-    stream["rate"] = is_known ? std::max(0.0, bytes - before->second) / (now_s - last_s_) : mean;
-    bytes_now[key] = bytes;
+    Speedometer& meter = meters[key] = std::move(meters_[key]);
+    stream["rate"] = meter.look(bytes, now_s).value_or(mean);
   }
-  last_bytes_ = std::move(bytes_now);
-  last_s_ = now_s;
+  meters_ = std::move(meters);  // without those that have gone
 }
 
 void name_processes(json& streams, const ProcessNames& process_of) {

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -14,18 +16,33 @@ namespace nvr::tools {
 // The name of a process; empty when it is not known.
 using ProcessNames = std::function<std::string(std::int64_t)>;
 
-// Rates from what two answers of the daemon, one after the other, say of the same stream. A stream that is
-// new: since it was opened.
+// A rate from a count that is looked at again and again. Bytes come in chunks: a viewer of 10 KB/s has one in
+// 6 s, and a look that found none since the last look would say that it stands still. So the rate is that of
+// the last 10 s, or since the count last moved, if that was within a minute.
+class Speedometer {
+ public:
+  // `now_s`: of any steady clock. The rate per second, or nothing at the first look, and when the count has
+  // fallen.
+  std::optional<double> look(double count, double now_s);
+
+ private:
+  struct Look {
+    double at_s = 0;
+    double count = 0;
+  };
+  std::deque<Look> looks_;
+};
+
+// Rates from what the daemon's answers, one after the other, say of the same stream. A stream that is new:
+// since it was opened.
 class RateMeter {
  public:
-  // Adds "rate", in bytes per second, to each of `streams` (the answer's "streams"). `now_s`: of any steady
-  // clock.
+  // Adds "rate", in bytes per second, to each of `streams` (the answer's "streams").
   void rate(nlohmann::json& streams, double now_s);
 
  private:
   using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t>;  // connection, stream, generation
-  std::map<Key, double> last_bytes_;
-  double last_s_ = 0;
+  std::map<Key, Speedometer> meters_;
 };
 
 // Adds "process" to each.

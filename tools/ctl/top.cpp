@@ -61,25 +61,15 @@ class Watcher {
     const double now_s = static_cast<double>(shm::now_ns()) / 1e9;
     rates_.rate(sample.streams["streams"], now_s);
     name_processes(sample.streams["streams"], options_.process_of);
-    rate_all(sample, now_s);
+    sample.bytes_per_s = meter_.look(number(child(sample.status, "totals"), "bytes"), now_s).value_or(0);
     return sample;
-  }
-
-  // A daemon that has been restarted counts from the start again.
-  void rate_all(TopSample& sample, double now_s) {
-    const double bytes = number(child(sample.status, "totals"), "bytes");
-    if (last_s_ > 0 && now_s > last_s_ && bytes >= last_bytes_)
-      sample.bytes_per_s = (bytes - last_bytes_) / (now_s - last_s_);
-    last_bytes_ = bytes;
-    last_s_ = now_s;
   }
 
   const TopOptions& options_;
   std::optional<ControlSession> session_;
   RateMeter rates_;
   TopSample last_;
-  double last_bytes_ = 0;
-  double last_s_ = 0;
+  Speedometer meter_;
 };
 
 sigset_t watched_signals() {
