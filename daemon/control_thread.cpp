@@ -341,16 +341,16 @@ void ControlThread::beat() {
 
 // Writes to every client how the disk is doing, and warns of what is stuck.
 void ControlThread::look_at_disk(std::uint64_t now_ns) {
-  shm::OldestOperation oldest = disk_->in_flight().oldest();
-  if (oldest.since_ns == 0 || now_ns < oldest.since_ns + kHeartbeatNs) oldest = {};
-  if (oldest.since_ns != 0) oldest.stuck_ns = now_ns - oldest.since_ns;
-  if (oldest.since_ns != 0 && now_ns - oldest.since_ns >= options_.slow_operation_ms * shm::kMillisecond)
+  const DiskStatistics& disk = disk_->statistics();
+  const shm::OldestOperation oldest =
+      find_stuck(disk_->in_flight().oldest(), disk.answered_ns.value(), kHeartbeatNs, now_ns);
+  if (oldest.stuck_ns >= options_.slow_operation_ms * shm::kMillisecond)
     stall_clock_.record(oldest.since_ns, now_ns);
   if (watchdog_.should_warn(oldest, now_ns))
-    spdlog::warn("{} has been stuck for {:.1f} s; {} of {} open streams wait for the disk", to_string(oldest),
-                 static_cast<double>(now_ns - oldest.since_ns) / 1e9,
-                 disk_->statistics().streams_waiting.value(), disk_->statistics().streams_open.value());
-  if (breaker_.update(oldest, disk_->statistics().probe_answered_ns.value(), now_ns))
+    spdlog::warn("{} has been stuck for {:.1f} s; {}; {} of {} open streams wait for the disk",
+                 to_string(oldest), static_cast<double>(oldest.stuck_ns) / 1e9, answers_beside(oldest),
+                 disk.streams_waiting.value(), disk.streams_open.value() - disk.streams_ended.value());
+  if (breaker_.update(oldest))
     spdlog::warn("{}", breaker_.refuses()
                            ? "the disk has not answered for " + std::to_string(options_.fail_fast_s) +
                                  " s (" + to_string(oldest) + "): new opens are refused (--fail-fast)"
@@ -372,7 +372,6 @@ std::vector<const Connection*> ControlThread::connections() const {
 
 std::string ControlThread::status() const {
   const std::uint64_t now = shm::now_ns();
-  const Peers::Totals totals = peers_->totals();
   const StatusSources sources{.engine = engine_,
                               .directory = options_.directory,
                               .device_kind = to_string(device_),
@@ -383,11 +382,7 @@ std::string ControlThread::status() const {
                               .stall = stall_,
                               .refuses_opens = breaker_.refuses(),
                               .operations_in_flight = disk_->in_flight().count(),
-                              .control_connections = totals.controls,
-                              .accepted = totals.accepted,
-                              .refused = totals.refused,
-                              .violations = totals.violations,
-                              .held_bytes = totals.held_bytes,
+                              .peers = peers_->totals(),
                               .lost_lines = lost_lines(),
                               .admission = peers_->admission(),
                               .disk = disk_->statistics(),

@@ -27,7 +27,7 @@ void DiskProbe::start_if_due(std::uint64_t now_ns) {
 
 void DiskProbe::on_completion(Operation& operation, std::int64_t result, std::uint64_t now_ns) {
   if (operation.kind == Operation::Kind::kRead) {
-    if (result > 0) statistics_.probe_answered_ns.set(now_ns);
+    if (result > 0) statistics_.answered_ns.set(now_ns);
     return end(operation);
   }
   // Deleted meanwhile, or a file system that cannot be read past the cache: nothing can be said.

@@ -282,6 +282,7 @@ void DiskService::complete(const Completion& completion) {
   (is_open ? statistics_.open_time : statistics_.read_time).record_ns(duration_ns);
   if (!is_open && completion.result != -EAGAIN)
     (operation.asks_disk ? statistics_.disk_time : statistics_.memory_time).record_ns(duration_ns);
+  if (!is_open && completion.result > 0 && operation.asks_disk) statistics_.answered_ns.set(now_ns);
   const bool is_shorter = try_shorter(operation, completion.result);
   report_if_remarkable(operation, is_shorter ? 0 : completion.result, duration_ns);
   if (is_shorter || goes_on(operation, completion.result)) {

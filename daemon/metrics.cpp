@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "daemon/version.h"
+#include "daemon/watchdog.h"
 #include "nvr/error.h"
 #include "shm/clock.h"
 
@@ -138,6 +139,9 @@ void add_traffic(Families& families, const DiskStatistics& disk) {
   families.add(errors_by_errno(disk));
   families.add(errors_by_blame(disk));
   families.gauge("nvr_readerd_streams_open", "Streams that are open.", disk.streams_open);
+  families.gauge("nvr_readerd_streams_ended",
+                 "Of them those that have ended, while the disk still has an operation of theirs.",
+                 disk.streams_ended);
   families.gauge("nvr_readerd_streams_waiting", "Open streams that wait for the disk.", disk.streams_waiting);
   families.gauge("nvr_readerd_slots", "Slots of all connections: the most credit there can be.", disk.slots);
   families.gauge("nvr_readerd_slots_lent", "Slots published and not returned: credit that clients hold.",
@@ -205,16 +209,22 @@ std::string Metrics::text() const {
   if (sources_.has_visits) add_visits(families, sources_.disk);
   add_clients(families, sources_.control);
 
-  const std::uint64_t since_ns = sources_.in_flight.oldest().since_ns;
-  const std::uint64_t now_ns = shm::now_ns();
-  const std::uint64_t age_ns = since_ns == 0 || now_ns < since_ns ? 0 : now_ns - since_ns;
+  const shm::OldestOperation oldest =
+      find_stuck(sources_.in_flight.oldest(), sources_.disk.answered_ns.value(), 0, shm::now_ns());
+  const bool is_stuck = oldest.stuck_ns >= sources_.slow_operation_ns;
   families.gauge("nvr_readerd_operations_in_flight", "Operations that the disk has not answered.",
                  sources_.in_flight.count());
-  families.gauge("nvr_readerd_oldest_operation_age_seconds", "Age of the oldest of them.", seconds(age_ns));
-  families.gauge("nvr_readerd_stall_age_seconds",
-                 "The same, where it is at least --slow-op-ms: for how long the disk has been stuck. Else 0.",
-                 age_ns >= sources_.slow_operation_ns ? seconds(age_ns) : 0);
-  families.counter("nvr_readerd_stall_seconds_total", "For how long in all the disk has been stuck.",
+  families.gauge("nvr_readerd_oldest_operation_age_seconds", "Age of the oldest of them.",
+                 seconds(oldest.stuck_ns));
+  families.gauge(
+      "nvr_readerd_stall_age_seconds",
+      "The same, where it is at least --slow-op-ms: for how long an operation has been stuck. Else 0.",
+      is_stuck ? seconds(oldest.stuck_ns) : 0);
+  families.gauge("nvr_readerd_silent_seconds",
+                 "Of these, for how long the disk has answered nothing else either: for how long it has been "
+                 "silent.",
+                 is_stuck ? seconds(oldest.silent_ns) : 0);
+  families.counter("nvr_readerd_stall_seconds_total", "For how long in all an operation had been stuck.",
                    seconds(sources_.control.stalled_ns.value()));
   families.gauge("nvr_readerd_refuses_opens", "1 while --fail-fast refuses new opens.",
                  sources_.control.refuses_opens);

@@ -264,10 +264,12 @@ void Peers::end(Peer& peer, const Error* why) {
   peer.deadline_ns = 0;
   const bool is_attached = peer.phase == Peer::Phase::kServing;
   peer.phase = Peer::Phase::kLeaving;
-  if (is_attached)
-    disk_->post(Detach{peer.connection.get()});
-  else
-    forget(peer);
+  if (!is_attached) return forget(peer);
+  // Now, and not when the disk thread has let go of it: that may be long after.
+  log_some(LogKind::kDisconnect, level::info, "client pid {} uid {} disconnected after {} chunks, {} bytes",
+           peer.identity.pid, peer.identity.uid, peer.connection->chunks.value(),
+           peer.connection->bytes.value());
+  disk_->post(Detach{peer.connection.get()});
 }
 
 void Peers::on_violation(const Connection& connection, const char* offence) {
@@ -283,8 +285,6 @@ void Peers::on_violation(const Connection& connection, const char* offence) {
 void Peers::on_detached(Connection& connection) {
   const auto found = peers_.find(connection.id());
   if (found == peers_.end()) return;
-  log_some(LogKind::kDisconnect, level::info, "client pid {} uid {} disconnected after {} chunks, {} bytes",
-           connection.peer().pid, connection.peer().uid, connection.chunks.value(), connection.bytes.value());
   forget(found->second);
 }
 
@@ -370,9 +370,25 @@ bool Peers::populate_some() {
   return false;
 }
 
+namespace {
+
+void add_leaving(Peers::Totals& totals, const Connection& connection) {
+  ++totals.leaving;
+  for (std::uint32_t i = 0; i < connection.geometry().streams; ++i) {
+    const StreamFacts::Snapshot facts = connection.facts(i).snapshot();
+    if (facts.state == StreamState::kIdle || facts.state == StreamState::kEnding) continue;
+    ++totals.leaving_streams;
+    if (facts.wait == StreamWait::kQueue || facts.wait == StreamWait::kDisk) ++totals.leaving_waiting;
+  }
+}
+
+}  // namespace
+
 Peers::Totals Peers::totals() const {
   Totals totals = totals_;
   for (const HeldMemory& memory : held_) totals.held_bytes += memory.bytes;
+  for (const auto& [id, peer] : peers_)
+    if (peer.phase == Peer::Phase::kLeaving) add_leaving(totals, *peer.connection);
   return totals;
 }
 

@@ -93,7 +93,12 @@ class Peers {
     std::uint64_t accepted = 0;
     std::uint64_t refused = 0;
     std::uint64_t violations = 0;
-    std::uint32_t controls = 0;    // now
+    std::uint32_t controls = 0;  // now
+    // Now: connections that have ended, but the disk thread has not let go of them; it has not even heard of
+    // that for these of their streams (it may be stuck), and these of them wait for the disk.
+    std::uint32_t leaving = 0;
+    std::uint32_t leaving_streams = 0;
+    std::uint32_t leaving_waiting = 0;
     std::uint64_t held_bytes = 0;  // now: of ended connections, still mapped by their clients
   };
   [[nodiscard]] Totals totals() const;

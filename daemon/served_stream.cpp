@@ -208,6 +208,7 @@ void ServedStream::end_with(const Descriptor& terminal) {
   GrowthWatch::remove(*this);
   terminal_ = terminal;
   state_ = State::kEnding;
+  context_->statistics.streams_ended.add();
   account_ahead();
   account_waiting();
   // Reads that were finished out of order and will not be published.
@@ -266,6 +267,7 @@ void ServedStream::publish_terminal_if_settled() {
   NVR_STEP("daemon.about_to_end");
   state_ = State::kIdle;
   show(shm::now_ns());
+  context_->statistics.streams_ended.subtract(1);
   connection_->stream_ended();
   account_end();
   if (!connection_->is_condemned()) {

@@ -61,10 +61,11 @@ struct DiskStatistics {
   Counter wakes;              // futex wakes and socket bytes for clients
   Counter sleeps;             // of the disk thread
   Counter streams_open;       // now
+  Counter streams_ended;      // now, of these: the disk still has an operation of theirs
   Counter streams_waiting;    // now: to be opened, or with room for more than they have
   Counter quarantined_bytes;  // now: slots in flight for streams that have been closed
   Counter reports_lost;       // of slow or failed operations, for want of room
-  Counter probe_answered_ns;  // when the disk last answered a DiskProbe (CLOCK_MONOTONIC)
+  Counter answered_ns;        // when the disk last answered a read, or a DiskProbe (CLOCK_MONOTONIC)
   // What is known of a spinning disk (DiskModel), and what became of it.
   Counter visits;                             // begun
   Counter positioning_ns;                     // of a visit

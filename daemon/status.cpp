@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "daemon/version.h"
@@ -35,7 +36,9 @@ ordered_json to_json(const shm::OldestOperation& stall, bool refuses_opens, std:
   if (stall.operation == shm::DiskOperation::kNone) return {{"stuck", false}};
   return {{"stuck", true},
           {"refuses_opens", refuses_opens},
-          {"since_s", seconds(now_ns - stall.since_ns)},
+          {"since_s", seconds(stall.stuck_ns)},
+          {"silent_s", seconds(stall.silent_ns)},
+          {"others_answered", shm::answers_others(stall, now_ns)},
           {"operation", stall.operation == shm::DiskOperation::kOpen ? "open" : "read"},
           {"recording", to_string(RecordingId::from_composite(stall.recording))},
           {"offset", stall.offset}};
@@ -72,51 +75,56 @@ ordered_json to_json(const Connection& connection) {
 
 std::string status_json(const StatusSources& sources) {
   const DiskStatistics& disk = sources.disk;
+  const Peers::Totals& peers = sources.peers;
+  const std::uint64_t waiting = disk.streams_waiting.value();
   const Limits& limits = sources.admission.limits();
   ordered_json connections = ordered_json::array();
   for (const Connection* const connection : sources.connections) connections.push_back(to_json(*connection));
-  const ordered_json status = {{"engine", sources.engine},
-                               {"directory", sources.directory},
-                               {"instance", sources.instance},
-                               {"pid", getpid()},
-                               {"uptime_s", seconds(sources.uptime_ns)},
-                               {"version", kVersion},
-                               {"device_kind", sources.device_kind},
-                               {"stall", to_json(sources.stall, sources.refuses_opens, sources.now_ns)},
-                               {"operations_in_flight", sources.operations_in_flight},
-                               {"visits", sources.has_visits ? visits_of(disk) : ordered_json()},
-                               {"connections", connections},
-                               {"totals",
-                                {{"connections_now", sources.connections.size()},
-                                 {"control_connections_now", sources.control_connections},
-                                 {"connections_accepted", sources.accepted},
-                                 {"connections_refused", sources.refused},
-                                 {"streams_open", disk.streams_open.value()},
-                                 {"streams_waiting", disk.streams_waiting.value()},
-                                 {"opens", disk.opens.value()},
-                                 {"chunks", disk.chunks.value()},
-                                 {"bytes", disk.bytes.value()},
-                                 {"errors", disk.errors.value()},
-                                 {"errors_of_requests", disk.errors_by_blame[kRequestFailed].value()},
-                                 {"errors_of_disk", disk.errors_by_blame[kDiskFailed].value()},
-                                 {"errors_of_clients", disk.errors_by_blame[kBoundReached].value()},
-                                 {"wakes", disk.wakes.value()},
-                                 {"sleeps", disk.sleeps.value()},
-                                 {"violations", sources.violations},
-                                 {"shared_bytes", sources.admission.memory_bytes()},
-                                 {"held_bytes", sources.held_bytes},
-                                 {"quarantined_bytes", disk.quarantined_bytes.value()},
-                                 {"log_lines_lost", sources.lost_lines}}},
-                               {"limits",
-                                {{"max_clients", limits.max_clients},
-                                 {"max_clients_per_uid", limits.max_clients_per_uid},
-                                 {"client_memory_bytes", limits.client_memory_bytes},
-                                 {"total_memory_bytes", limits.total_memory_bytes}}},
-                               {"histograms",
-                                {{"open_us", to_json(disk.open_time)},
-                                 {"read_us", to_json(disk.read_time)},
-                                 {"queue_wait_us", to_json(disk.queue_wait)},
-                                 {"first_chunk_us", to_json(disk.first_chunk)}}}};
+  const ordered_json status = {
+      {"engine", sources.engine},
+      {"directory", sources.directory},
+      {"instance", sources.instance},
+      {"pid", getpid()},
+      {"uptime_s", seconds(sources.uptime_ns)},
+      {"version", kVersion},
+      {"device_kind", sources.device_kind},
+      {"stall", to_json(sources.stall, sources.refuses_opens, sources.now_ns)},
+      {"operations_in_flight", sources.operations_in_flight},
+      {"visits", sources.has_visits ? visits_of(disk) : ordered_json()},
+      {"connections", connections},
+      {"totals",
+       {{"connections_now", sources.connections.size()},
+        {"control_connections_now", peers.controls},
+        {"connections_leaving", peers.leaving},
+        {"connections_accepted", peers.accepted},
+        {"connections_refused", peers.refused},
+        {"streams_open", disk.streams_open.value()},
+        {"streams_ended", disk.streams_ended.value() + peers.leaving_streams},
+        {"streams_waiting", waiting - std::min<std::uint64_t>(waiting, peers.leaving_waiting)},
+        {"opens", disk.opens.value()},
+        {"chunks", disk.chunks.value()},
+        {"bytes", disk.bytes.value()},
+        {"errors", disk.errors.value()},
+        {"errors_of_requests", disk.errors_by_blame[kRequestFailed].value()},
+        {"errors_of_disk", disk.errors_by_blame[kDiskFailed].value()},
+        {"errors_of_clients", disk.errors_by_blame[kBoundReached].value()},
+        {"wakes", disk.wakes.value()},
+        {"sleeps", disk.sleeps.value()},
+        {"violations", peers.violations},
+        {"shared_bytes", sources.admission.memory_bytes()},
+        {"held_bytes", peers.held_bytes},
+        {"quarantined_bytes", disk.quarantined_bytes.value()},
+        {"log_lines_lost", sources.lost_lines}}},
+      {"limits",
+       {{"max_clients", limits.max_clients},
+        {"max_clients_per_uid", limits.max_clients_per_uid},
+        {"client_memory_bytes", limits.client_memory_bytes},
+        {"total_memory_bytes", limits.total_memory_bytes}}},
+      {"histograms",
+       {{"open_us", to_json(disk.open_time)},
+        {"read_us", to_json(disk.read_time)},
+        {"queue_wait_us", to_json(disk.queue_wait)},
+        {"first_chunk_us", to_json(disk.first_chunk)}}}};
   // A directory's name need not be UTF-8.
   return status.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }

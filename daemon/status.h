@@ -8,6 +8,7 @@
 
 #include "daemon/admission.h"
 #include "daemon/connection.h"
+#include "daemon/peers.h"
 #include "daemon/statistics.h"
 #include "shm/disk_state.h"
 
@@ -25,11 +26,7 @@ struct StatusSources {
   shm::OldestOperation stall;
   bool refuses_opens = false;  // kNone: the disk is not stuck
   std::uint32_t operations_in_flight = 0;
-  std::uint32_t control_connections = 0;
-  std::uint64_t accepted = 0;
-  std::uint64_t refused = 0;
-  std::uint64_t violations = 0;
-  std::uint64_t held_bytes = 0;  // of ended connections, kept by their clients
+  Peers::Totals peers;
   std::uint64_t lost_lines = 0;  // of the log
   const Admission& admission;
   const DiskStatistics& disk;

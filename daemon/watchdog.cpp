@@ -1,8 +1,19 @@
 #include "daemon/watchdog.h"
 
+#include <algorithm>
+#include <cstdio>
+
 #include "nvr/recording.h"
 
 namespace nvr::daemon {
+
+shm::OldestOperation find_stuck(shm::OldestOperation oldest, std::uint64_t answered_ns,
+                                std::uint64_t least_ns, std::uint64_t now_ns) {
+  if (oldest.since_ns == 0 || now_ns < oldest.since_ns + least_ns) return {};
+  oldest.stuck_ns = now_ns - oldest.since_ns;
+  oldest.silent_ns = answered_ns < now_ns ? std::min(oldest.stuck_ns, now_ns - answered_ns) : 0;
+  return oldest;
+}
 
 bool Watchdog::should_warn(const shm::OldestOperation& oldest, std::uint64_t now_ns) {
   const bool none = oldest.operation == shm::DiskOperation::kNone || now_ns < oldest.since_ns;
@@ -25,6 +36,15 @@ std::string to_string(const shm::OldestOperation& operation) {
   const std::string recording = to_string(RecordingId::from_composite(operation.recording));
   if (operation.operation == shm::DiskOperation::kOpen) return "open " + recording;
   return "read from " + recording + " at offset " + std::to_string(operation.offset);
+}
+
+std::string answers_beside(const shm::OldestOperation& stuck) {
+  char text[80];
+  std::snprintf(text, sizeof(text),
+                shm::answers_others(stuck, 0) ? "others were answered %.1f s ago"
+                                              : "nothing else was answered for %.1f s",
+                static_cast<double>(stuck.silent_ns) / 1e9);
+  return text;
 }
 
 }  // namespace nvr::daemon

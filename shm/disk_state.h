@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "shm/clock.h"
 #include "shm/protocol.h"
 
 namespace nvr::shm {
@@ -17,7 +18,8 @@ struct OldestOperation {
   std::uint64_t since_ns = 0;   // the daemon's CLOCK_MONOTONIC
   std::uint64_t recording = 0;  // composite id
   std::uint64_t offset = 0;
-  std::uint64_t stuck_ns = 0;  // until the daemon's last heartbeat; 0: not counted
+  std::uint64_t stuck_ns = 0;   // until the daemon's last heartbeat; 0: not counted
+  std::uint64_t silent_ns = 0;  // of these, since the disk answered anything
 
   friend bool operator==(const OldestOperation&, const OldestOperation&) = default;
 };
@@ -30,6 +32,7 @@ inline void write_disk_state(DiskState& shared, const OldestOperation& oldest, b
   shared.recording.store(oldest.recording);
   shared.offset.store(oldest.offset);
   shared.stuck_ns.store(oldest.stuck_ns);
+  shared.silent_ns.store(oldest.silent_ns);
   shared.refuses_opens.store(refuses_opens ? 1 : 0);
   shared.sequence.store(sequence + 2);
 }
@@ -42,7 +45,8 @@ inline void write_disk_state(DiskState& shared, const OldestOperation& oldest, b
                                  .since_ns = shared.since_ns.load(),
                                  .recording = shared.recording.load(),
                                  .offset = shared.offset.load(),
-                                 .stuck_ns = shared.stuck_ns.load()};
+                                 .stuck_ns = shared.stuck_ns.load(),
+                                 .silent_ns = shared.silent_ns.load()};
     if ((before & 1) == 0 && shared.sequence.load() == before) return oldest;
   }
   return std::nullopt;
@@ -53,6 +57,17 @@ inline void write_disk_state(DiskState& shared, const OldestOperation& oldest, b
 [[nodiscard]] inline std::uint64_t stuck_for_ns(const OldestOperation& oldest, std::uint64_t now_ns) {
   if (oldest.stuck_ns != 0) return std::min<std::uint64_t>(oldest.stuck_ns, INT64_MAX);
   return now_ns > oldest.since_ns ? now_ns - oldest.since_ns : 0;
+}
+
+// Of these, for how long it has answered nothing else.
+[[nodiscard]] inline std::uint64_t silent_for_ns(const OldestOperation& oldest, std::uint64_t now_ns) {
+  const std::uint64_t stuck_ns = stuck_for_ns(oldest, now_ns);
+  return oldest.stuck_ns != 0 ? std::min(oldest.silent_ns, stuck_ns) : stuck_ns;
+}
+
+// Does the disk answer others meanwhile?
+[[nodiscard]] inline bool answers_others(const OldestOperation& oldest, std::uint64_t now_ns) {
+  return silent_for_ns(oldest, now_ns) < std::min(stuck_for_ns(oldest, now_ns), kSecond);
 }
 
 }  // namespace nvr::shm

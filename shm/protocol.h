@@ -321,10 +321,12 @@ struct alignas(kWriterDistance) DiskState {
   LongWord recording;  // composite id
   LongWord offset;     // in the file
   Word refuses_opens;  // 1: a library posts no OPEN now, and answers Unavailable in the daemon's place
-  LongWord stuck_ns;   // for how long the disk had not answered when this was written; 0 before 1.3
+  LongWord stuck_ns;   // for how long the operation had been on the disk when this was written; 0 before 1.3
+  LongWord silent_ns;  // of these, for how long the disk had answered nothing, not even others; 0 before 1.3
 };
 static_assert(sizeof(DiskState) == kWriterDistance && offsetof(DiskState, since_ns) == 8 &&
-              offsetof(DiskState, refuses_opens) == 32 && offsetof(DiskState, stuck_ns) == 40);
+              offsetof(DiskState, refuses_opens) == 32 && offsetof(DiskState, stuck_ns) == 40 &&
+              offsetof(DiskState, silent_ns) == 48);
 
 struct alignas(4096) ReadHeader {
   // Constant once the client can see it.

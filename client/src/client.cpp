@@ -152,6 +152,7 @@ DiskStatus Client::disk_status() const {
   if (!oldest) return {};
   return {.stuck = true,
           .stuck_for = std::chrono::nanoseconds(shm::stuck_for_ns(*oldest, shm::now_ns())),
+          .silent_for = std::chrono::nanoseconds(shm::silent_for_ns(*oldest, shm::now_ns())),
           .recording = RecordingId::from_composite(oldest->recording),
           .offset = oldest->offset,
           .opening = oldest->operation == shm::DiskOperation::kOpen};

@@ -79,7 +79,9 @@ std::string describe_stall(const std::optional<shm::OldestOperation>& oldest, st
   if (stuck_ns == 0) return {};
   char duration[32];
   std::snprintf(duration, sizeof(duration), "%.1f s", static_cast<double>(stuck_ns) / 1e9);
-  std::string text = std::string("; the disk has been stuck for ") + duration + " on ";
+  std::string text = shm::answers_others(*oldest, now_ns) ? "; one operation has been stuck for "
+                                                          : "; the disk has been stuck for ";
+  text += std::string(duration) + " on ";
   const std::string recording = to_string(RecordingId::from_composite(oldest->recording));
   if (oldest->operation == shm::DiskOperation::kOpen) return text + "opening " + recording;
   return text + "a read from " + recording + " at offset " + std::to_string(oldest->offset);

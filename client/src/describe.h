@@ -17,7 +17,7 @@ namespace nvr::internal {
 [[nodiscard]] Error describe(const shm::Descriptor& descriptor, const OpenRequest& request,
                              const std::string& directory);
 
-// "; the disk has been stuck for 3.2 s on a read from 5/77 at offset 65536"; empty when it is not stuck.
+// "; the disk has been stuck for 3.2 s on a read from 5/77 at offset 65536"; empty when nothing is stuck.
 [[nodiscard]] std::string describe_stall(const std::optional<shm::OldestOperation>& oldest,
                                          std::uint64_t now_ns);
 

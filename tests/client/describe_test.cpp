@@ -71,9 +71,13 @@ TEST_CASE("describe: a stall is told with its age, unless it began after the loo
   CHECK(describe_stall(read, 999'999'999).empty());
   CHECK(describe_stall(std::nullopt, 4'200'000'000).empty());
   shm::OldestOperation counted = read;
-  counted.stuck_ns = 5'100'000'000;
+  counted.stuck_ns = counted.silent_ns = 5'100'000'000;
   for (const std::uint64_t now_ns : {std::uint64_t{1}, std::uint64_t{1} << 60})  // whatever clock that is
     CHECK_THAT(describe_stall(counted, now_ns), Catch::Contains("stuck for 5.1 s"));
+  counted.silent_ns = 1'000'000'000;
+  CHECK_THAT(describe_stall(counted, 0), Catch::Contains("the disk has been stuck for 5.1 s"));
+  counted.silent_ns = 999'999'999;
+  CHECK_THAT(describe_stall(counted, 0), Catch::Contains("one operation has been stuck for 5.1 s"));
   shm::OldestOperation open = read;
   open.operation = shm::DiskOperation::kOpen;
   CHECK_THAT(describe_stall(open, 4'200'000'000), Catch::Contains("3.2 s on opening 0/7"));

@@ -424,29 +424,55 @@ TEST_CASE("in flight: tells the oldest and how many are older than a time, and c
   CHECK(table.count() == 2);
 }
 
+TEST_CASE("watchdog: an operation that is stuck is one thing, and a silent disk another") {
+  const std::uint64_t start = 100 * shm::kSecond;
+  const auto silence = [&](std::uint64_t answered_ns, std::uint64_t now_ns) {
+    return find_stuck(reading_since(start), answered_ns, shm::kSecond, now_ns).silent_ns;
+  };
+  CHECK(find_stuck(reading_since(start), 0, shm::kSecond, start + shm::kSecond - 1) ==
+        shm::OldestOperation{});
+  CHECK(find_stuck({}, 0, 0, start) == shm::OldestOperation{});
+  const std::uint64_t now_ns = start + 60 * shm::kSecond;
+  CHECK(find_stuck(reading_since(start), 0, shm::kSecond, now_ns).stuck_ns == 60 * shm::kSecond);
+  CHECK(silence(0, now_ns) == 60 * shm::kSecond);  // nothing was answered since, or ever
+  CHECK(silence(start - shm::kSecond, now_ns) == 60 * shm::kSecond);
+  CHECK(silence(now_ns - 3 * shm::kSecond, now_ns) == 3 * shm::kSecond);
+  CHECK(silence(now_ns + 1, now_ns) == 0);
+  const auto told = [&](std::uint64_t answered_ns) {
+    return answers_beside(find_stuck(reading_since(start), answered_ns, 0, now_ns));
+  };
+  CHECK(told(0) == "nothing else was answered for 60.0 s");
+  CHECK(told(now_ns - shm::kSecond) == "nothing else was answered for 1.0 s");
+  CHECK(told(now_ns - shm::kSecond / 2) == "others were answered 0.5 s ago");
+}
+
 TEST_CASE("circuit breaker: refuses when nothing has been answered for so long, until something is") {
   CircuitBreaker breaker(5 * shm::kSecond);
   const std::uint64_t start = 100 * shm::kSecond;
-  CHECK_FALSE(breaker.update({}, 0, start + 100 * shm::kSecond));  // nothing is asked of the disk
-  CHECK_FALSE(breaker.update(reading_since(start), 0, start + 5 * shm::kSecond - 1));
+  const auto update = [&](const shm::OldestOperation& oldest, std::uint64_t answered_ns,
+                          std::uint64_t now_ns) {
+    return breaker.update(find_stuck(oldest, answered_ns, 0, now_ns));
+  };
+  CHECK_FALSE(update({}, 0, start + 100 * shm::kSecond));  // nothing is asked of the disk
+  CHECK_FALSE(update(reading_since(start), 0, start + 5 * shm::kSecond - 1));
   CHECK_FALSE(breaker.refuses());
-  CHECK(breaker.update(reading_since(start), 0, start + 5 * shm::kSecond));
+  CHECK(update(reading_since(start), 0, start + 5 * shm::kSecond));
   CHECK(breaker.refuses());
-  CHECK_FALSE(breaker.update(reading_since(start), 0, start + 60 * shm::kSecond));  // no news
-  // A probe was answered, though what is stuck still is.
-  CHECK(breaker.update(reading_since(start), start + 60 * shm::kSecond, start + 61 * shm::kSecond));
+  CHECK_FALSE(update(reading_since(start), 0, start + 60 * shm::kSecond));  // no news
+  // Something was answered, though what is stuck still is.
+  CHECK(update(reading_since(start), start + 60 * shm::kSecond, start + 61 * shm::kSecond));
   CHECK_FALSE(breaker.refuses());
-  CHECK(breaker.update(reading_since(start), start + 60 * shm::kSecond, start + 65 * shm::kSecond));
+  CHECK(update(reading_since(start), start + 60 * shm::kSecond, start + 65 * shm::kSecond));
   CHECK(breaker.refuses());
-  CHECK(breaker.update({}, start + 60 * shm::kSecond, start + 66 * shm::kSecond));  // it has come
+  CHECK(update({}, start + 60 * shm::kSecond, start + 66 * shm::kSecond));  // it has come
   CHECK_FALSE(breaker.refuses());
   // An answer, and an operation, that are younger than the look at the clock.
-  CHECK_FALSE(breaker.update(reading_since(start + 1), start + 2, start));
+  CHECK_FALSE(update(reading_since(start + 1), start + 2, start));
 }
 
 TEST_CASE("circuit breaker: without patience given nothing is refused") {
   CircuitBreaker breaker(0);
-  CHECK_FALSE(breaker.update(reading_since(1), 0, 1000 * shm::kSecond));
+  CHECK_FALSE(breaker.update(find_stuck(reading_since(1), 0, 0, 1000 * shm::kSecond)));
   CHECK_FALSE(breaker.refuses());
 }
 

@@ -64,9 +64,9 @@ TEST_CASE("disk probe: a small read past the page cache, one at a time and one a
   CHECK(first->slot_count == 1);
   CHECK(reinterpret_cast<std::uintptr_t>(first->targets[0]) % 4096 == 0);
   CHECK(first->file->is_registered);  // it has no window
-  CHECK(bench.statistics.probe_answered_ns.value() == 0);
+  CHECK(bench.statistics.answered_ns.value() == 0);
   bench.probe.on_completion(*first, 4096, kStart + 11 * shm::kSecond);
-  CHECK(bench.statistics.probe_answered_ns.value() == kStart + 11 * shm::kSecond);
+  CHECK(bench.statistics.answered_ns.value() == kStart + 11 * shm::kSecond);
   CHECK_FALSE(bench.probe.owns(*first));
   CHECK(bench.engine.closed == 1);
   CHECK(bench.pool.in_use() == 0);
@@ -102,7 +102,7 @@ TEST_CASE("disk probe: one that fails says nothing of the disk, and leaves nothi
   CHECK(bench.start(kStart + 100 * shm::kSecond) == nullptr);  // until another recording has been read from
   bench.probe.remember({1, 3});
   CHECK(bench.start(kStart + 100 * shm::kSecond) != nullptr);
-  CHECK(bench.statistics.probe_answered_ns.value() == 0);
+  CHECK(bench.statistics.answered_ns.value() == 0);
 }
 
 TEST_CASE("disk probe: there is none while every operation is in use") {

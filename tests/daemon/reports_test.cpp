@@ -23,6 +23,7 @@ TEST_CASE("status: each number has its own name") {
         &disk.disk_bytes_per_s, &disk.ahead_bytes})
     counter->set(++n);
   for (Counter& counter : disk.errors_by_blame) counter.set(++n);
+  disk.streams_ended.set(++n);
   disk.visit_ns.set(60 * shm::kMillisecond);
   disk.positioning_ns.set(12 * shm::kMillisecond);
   disk.efficiency_ppm.set(750'000);
@@ -51,14 +52,19 @@ TEST_CASE("status: each number has its own name") {
                               .stall = {.operation = shm::DiskOperation::kOpen,
                                         .since_ns = 13 * shm::kSecond,
                                         .recording = 14,
-                                        .offset = 15},
+                                        .offset = 15,
+                                        .stuck_ns = 7 * shm::kSecond,
+                                        .silent_ns = 5 * shm::kSecond / 2},
                               .refuses_opens = true,
                               .operations_in_flight = 16,
-                              .control_connections = 17,
-                              .accepted = 18,
-                              .refused = 19,
-                              .violations = 20,
-                              .held_bytes = 21,
+                              .peers = {.accepted = 18,
+                                        .refused = 19,
+                                        .violations = 20,
+                                        .controls = 17,
+                                        .leaving = 23,
+                                        .leaving_streams = 1000,
+                                        .leaving_waiting = 2,
+                                        .held_bytes = 21},
                               .lost_lines = 22,
                               .admission = admission,
                               .disk = disk,
@@ -80,6 +86,8 @@ TEST_CASE("status: each number has its own name") {
                           {{"stuck", true},
                            {"refuses_opens", true},
                            {"since_s", 7.0},
+                           {"silent_s", 2.5},
+                           {"others_answered", false},
                            {"operation", "open"},
                            {"recording", "0/14"},
                            {"offset", 15}}},
@@ -104,12 +112,14 @@ TEST_CASE("status: each number has its own name") {
                          {"totals",
                           {{"connections_now", 1},
                            {"control_connections_now", 17},
+                           {"connections_leaving", 23},
                            {"connections_accepted", 18},
                            {"connections_refused", 19},
                            {"violations", 20},
                            {"held_bytes", 21},
                            {"streams_open", 101},
-                           {"streams_waiting", 102},
+                           {"streams_waiting", 100},
+                           {"streams_ended", 1117},
                            {"opens", 103},
                            {"chunks", 104},
                            {"bytes", 105},

@@ -75,6 +75,33 @@ TEST_CASE("viewers of one disk do not notice that another one hangs") {
   CHECK(wait_until([&] { return is_state(streamer, "dying", "ok", 200); }));
 }
 
+TEST_CASE("one place that cannot be read is no disk in trouble: its other recordings are served") {
+  if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
+  const Site site;
+  SlowDisk disk(site.directory());
+  const RecordingFile stuck = make_recording(disk.backing(), {1, 1}, 300'000, 1);
+  DaemonOptions options = site.options();
+  options.engine = "io_uring";
+  const DaemonProcess daemon(std::move(options));
+  const ReleaseAtEnd release(disk);
+  const StreamerProcess streamer({{"a", daemon.socket()}}, {"--open-timeout", "600"});
+  disk.stall_reads(stuck.id);
+  Wire waiting(streamer.port());
+  waiting.ask("/a/1/1");
+  disk.wait_until_stuck(stuck.id);
+  REQUIRE(wait_until([&] { return is_state(streamer, "a", "stuck", 503); }));  // nothing else was asked for
+  std::uint32_t next = 2;
+  CHECK(wait_until([&] {
+    const RecordingFile other = make_recording(disk.backing(), {1, next}, 100'000, next);
+    CHECK(problem_with(ask(streamer, "/a/1/" + std::to_string(next++)), 200, other, 0, other.size) == "");
+    return is_state(streamer, "a", "operation_stuck", 200) &&
+           streamer.metric("nvr_streamer_disk_up{disk=\"a\"}") == 1;
+  }));
+  CHECK_FALSE(waiting.has_news());
+  disk.release();
+  CHECK(problem_with(waiting.receive(), 200, stuck, 0, stuck.size) == "");
+}
+
 TEST_CASE(
     "a disk that does not answer is a 503 that says when to come back, and says so sooner once it is known") {
   if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);

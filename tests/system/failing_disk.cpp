@@ -270,6 +270,25 @@ TEST_CASE("one stuck range holds up no other recording, as long as the engine go
       CHECK(problem_reading(others[i], lab.files[i + 1], 0, lab.files[i + 1].size) == "");
   CHECK(client.disk_status().stuck);
   CHECK(code_of(stuck.try_next()) == Code::kDeadlineExceeded);
+  // Two signals: an operation is stuck, and the disk is silent.
+  const auto status = [&] { return daemon.status()["stall"]; };
+  REQUIRE(wait_until([&] { return status().value("since_s", 0.0) > 2; }));
+  const auto others_are_told = [&] {
+    Stream other = client.open({.recording = lab.files[1].id, .cache = CachePolicy::kDirect}).value();
+    CHECK(problem_reading(other, lab.files[1], 0, lab.files[1].size) == "");
+    return status()["others_answered"] == true && client.disk_status().silent_for < seconds(1);
+  };
+  if (engine_under_test() == "mmap") {
+    const auto told = status();
+    CHECK(told["others_answered"] == false);
+    CHECK(told.value("silent_s", 0.0) > 2);
+    const DiskStatus disk = client.disk_status();
+    CHECK(disk.silent_for == disk.stuck_for);
+    CHECK(daemon.wait_for_log("nothing else was answered for"));
+  } else {
+    CHECK(wait_until(others_are_told));
+    CHECK(client.disk_status().stuck_for > seconds(2));
+  }
   lab.disk.order("resume");
   CHECK(problem_reading(stuck, lab.files[0], 0, lab.files[0].size) == "");
   others.clear();

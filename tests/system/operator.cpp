@@ -137,6 +137,18 @@ TEST_CASE("all that nvr-readerctl can do it does while the disk hangs") {
   REQUIRE(code_of(next) == Code::kUnavailable);
   CHECK_THAT(next->error().message, Contains("an operator disconnected"));
   CHECK(daemon.wait_for_log("as pid "));
+  // It has left now, although the disk still has a read of its. Whatever is said of it agrees.
+  CHECK(daemon.wait_for_log(" disconnected after 0 chunks"));
+  REQUIRE(daemon.wait_for_total("streams_waiting", 0));
+  CHECK(daemon.total("connections_now") == 0);
+  CHECK(daemon.total("connections_leaving") == 1);
+  CHECK(daemon.total("streams_open") == daemon.total("streams_ended"));
+  CHECK_THAT(text_of(daemon, {"status"}),
+             Contains("0 of 0 open streams wait for it, and 1 that has ended") &&
+                 Contains("0 streams open now") &&
+                 Contains("connections  0 now and 1 that has ended and waits for the disk"));
+  CHECK_THAT(text_of(daemon, {"top", "--count", "1"}),
+             Contains("0 streams of 0 connections, 0 wait for the disk"));
 
   disk.release();
   REQUIRE(daemon.wait_for_total("connections_now", 0));

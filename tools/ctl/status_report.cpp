@@ -28,9 +28,12 @@ std::string disk_section(const json& status, const ReportContext& context) {
   const json& stall = child(status, "stall");
   std::string queue = fmt::format("{} in flight", integer(status, "operations_in_flight"));
   const json& totals = child(status, "totals");
+  const std::int64_t ended = integer(totals, "streams_ended");
   if (child(totals, "streams_waiting").is_number())
-    queue += fmt::format(", {} of {} open streams wait for it", integer(totals, "streams_waiting"),
-                         integer(totals, "streams_open"));
+    queue += fmt::format(", {} of {} open streams wait for it{}", integer(totals, "streams_waiting"),
+                         integer(totals, "streams_open") - ended,
+                         ended > 0 ? fmt::format(", and {} that {} ended", ended, ended == 1 ? "has" : "have")
+                                   : std::string());
   if (!stall.is_object()) return fmt::format("disk         ? (the daemon does not say; {})\n", queue);
   if (!flag(stall, "stuck")) return fmt::format("disk         ok, nothing stuck ({})\n", queue);
 
@@ -40,10 +43,11 @@ std::string disk_section(const json& status, const ReportContext& context) {
   const std::string where =
       operation == "read" ? fmt::format(" at byte {}", grouped(integer(stall, "offset"))) : std::string();
   return fmt::format(
-      "disk         STUCK for {}, since {}\n"
+      "disk         {} for {}, since {}\n"
       "             in: {} {}{}  ({})\n"
       "             Clients get deadlines, not hangs. The kernel's view: dmesg | tail; smartctl -a <disk>\n",
-      duration(stuck_s), clock_time(since), operation, text_of(stall, "recording"), where, queue);
+      flag(stall, "others_answered") ? "answers, but one operation is STUCK" : "STUCK", duration(stuck_s),
+      clock_time(since), operation, text_of(stall, "recording"), where, queue);
 }
 
 // Of a spinning disk: what it can, and what becomes of it.
@@ -73,9 +77,14 @@ std::string connection_line(const json& connection, const ReportContext& context
 std::string connections_section(const json& status, const ReportContext& context) {
   const json& connections = child(status, "connections");
   const json& totals = child(status, "totals");
+  const std::int64_t leaving = integer(totals, "connections_leaving");
   std::string out = fmt::format(
-      "\nconnections  {} now, {} accepted, {} refused\n",
+      "\nconnections  {} now{}, {} accepted, {} refused\n",
       connections.is_array() ? std::to_string(connections.size()) : text_of(totals, "connections_now"),
+      leaving > 0 ? fmt::format(" and {} that {}", leaving,
+                                leaving == 1 ? "has ended and waits for the disk"
+                                             : "have ended and wait for the disk")
+                  : std::string(),
       grouped(integer(totals, "connections_accepted")), grouped(integer(totals, "connections_refused")));
   if (!connections.is_array() || connections.empty()) return out;
   out += fmt::format("{:>6} {:>9}  {:<16} {:>7} {:>13} {:>7} {:>11} {:>15} {:>12}\n", "id", "pid", "process",
@@ -92,9 +101,10 @@ std::string totals_section(const json& status) {
       "client, {} protocol violations\n"
       "memory       {} shared",
       bytes(number(totals, "bytes")), grouped(integer(totals, "chunks")), grouped(integer(totals, "opens")),
-      integer(totals, "streams_open"), grouped(integer(totals, "errors_of_disk")),
-      grouped(integer(totals, "errors_of_requests")), grouped(integer(totals, "errors_of_clients")),
-      grouped(integer(totals, "violations")), bytes(number(totals, "shared_bytes")));
+      integer(totals, "streams_open") - integer(totals, "streams_ended"),
+      grouped(integer(totals, "errors_of_disk")), grouped(integer(totals, "errors_of_requests")),
+      grouped(integer(totals, "errors_of_clients")), grouped(integer(totals, "violations")),
+      bytes(number(totals, "shared_bytes")));
   const json& limits = child(status, "limits");
   if (child(limits, "total_memory_bytes").is_number())
     out += fmt::format(" of at most {}", bytes(number(limits, "total_memory_bytes")));

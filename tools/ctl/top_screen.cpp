@@ -34,18 +34,21 @@ Line disk_line(const json& status) {
   const std::string in_flight = fmt::format("{} in flight", integer(status, "operations_in_flight"));
   if (!flag(stall, "stuck")) return {fmt::format("disk ok, {}", in_flight)};
   const bool is_read = text_of(stall, "operation") == "read";
-  return {fmt::format("disk STUCK for {}: {} {}{}; {}", duration(number(stall, "since_s")),
-                      text_of(stall, "operation"), text_of(stall, "recording"),
+  return {fmt::format("disk {} for {}: {} {}{}; {}",
+                      flag(stall, "others_answered") ? "answers, one operation STUCK" : "STUCK",
+                      duration(number(stall, "since_s")), text_of(stall, "operation"),
+                      text_of(stall, "recording"),
                       is_read ? " at byte " + grouped(integer(stall, "offset")) : std::string(), in_flight),
           Look::kAlarm};
 }
 
 std::string sums(const TopSample& sample) {
   const json& totals = child(sample.status, "totals");
-  std::string out = fmt::format(
-      "{} streams of {} connections, {} wait for the disk; {}/s; {} errors of the disk so far",
-      integer(totals, "streams_open"), integer(totals, "connections_now"), integer(totals, "streams_waiting"),
-      bytes(sample.bytes_per_s), grouped(integer(totals, "errors_of_disk")));
+  std::string out =
+      fmt::format("{} streams of {} connections, {} wait for the disk; {}/s; {} errors of the disk so far",
+                  integer(totals, "streams_open") - integer(totals, "streams_ended"),
+                  integer(totals, "connections_now"), integer(totals, "streams_waiting"),
+                  bytes(sample.bytes_per_s), grouped(integer(totals, "errors_of_disk")));
   const json& visits = child(sample.status, "visits");
   if (visits.is_object() && integer(visits, "count") > 0)
     out += fmt::format("; efficiency {:.0f}%", 100 * number(visits, "efficiency"));

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/asio/post.hpp>
 #include <cstdio>
 #include <memory>
@@ -16,6 +17,8 @@ constexpr std::uint32_t kFewestSlots = 2;
 constexpr auto kLongestPause = std::chrono::milliseconds(1000);
 // Shorter trouble is everyday life of a busy disk, and not worth a line in the log.
 constexpr auto kWorthALine = std::chrono::seconds(1);
+// A disk that has answered others since then is not silent.
+constexpr auto kSilence = std::chrono::seconds(1);
 
 double seconds(std::chrono::nanoseconds time) {
   return std::chrono::duration<double>(time).count();
@@ -140,11 +143,12 @@ std::optional<Trouble> Disk::trouble() const {
     return Trouble{.kind = Trouble::Kind::kAway, .lasts = Clock::now() - *away_since_, .text = away_text_};
   const DiskStatus status = client_->disk_status();
   if (!status.stuck) return std::nullopt;
-  return Trouble{
-      .kind = Trouble::Kind::kStuck,
-      .lasts = status.stuck_for,
-      .text = fmt::format("the disk has been stuck for {:.1f} s on {} {}", seconds(status.stuck_for),
-                          status.opening ? "opening" : "reading", to_string(status.recording))};
+  const bool is_silent = status.silent_for >= std::min<std::chrono::nanoseconds>(status.stuck_for, kSilence);
+  return Trouble{.kind = is_silent ? Trouble::Kind::kStuck : Trouble::Kind::kOperationStuck,
+                 .lasts = is_silent ? status.silent_for : status.stuck_for,
+                 .text = fmt::format("{} has been stuck for {:.1f} s on {} {}",
+                                     is_silent ? "the disk" : "one operation", seconds(status.stuck_for),
+                                     status.opening ? "opening" : "reading", to_string(status.recording))};
 }
 
 void Disk::log_changes() {

@@ -34,12 +34,18 @@ struct Known {
   bool is_mp4 = false;
 };
 
-// Why a disk does not answer at the moment.
+// What is wrong with a disk at the moment: its daemon is not there (yet), it answers nothing, or one
+// operation is stuck while it answers others.
 struct Trouble {
-  enum class Kind { kConnecting, kAway, kStuck };
+  enum class Kind { kConnecting, kAway, kStuck, kOperationStuck };
   Kind kind = Kind::kConnecting;
   std::chrono::nanoseconds lasts{};
   std::string text;
+
+  // For how long nobody has had anything of the disk.
+  [[nodiscard]] std::chrono::nanoseconds silence() const {
+    return kind == Kind::kOperationStuck ? std::chrono::nanoseconds{} : lasts;
+  }
 };
 
 class Disk {

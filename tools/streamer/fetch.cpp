@@ -35,7 +35,9 @@ bool is_same(const RecordingInfo& a, const RecordingInfo& b) {
 
 std::string text_for_viewer(const std::optional<Trouble>& trouble, std::string_view otherwise) {
   if (!trouble) return std::string(otherwise);
-  return trouble->kind == Trouble::Kind::kStuck ? trouble->text : "its daemon does not answer";
+  const bool is_disk =
+      trouble->kind == Trouble::Kind::kStuck || trouble->kind == Trouble::Kind::kOperationStuck;
+  return is_disk ? trouble->text : "its daemon does not answer";
 }
 
 Refusal refusal_of(const Disk& disk, const Error& error) {
@@ -250,7 +252,7 @@ std::optional<Refusal> Fetch::give_up() const {
   }
   const bool all_are_silent = std::ranges::all_of(awaited, [&](const Disk* disk) {
     const auto trouble = disk->trouble();
-    return trouble && trouble->lasts >= settings_.timeout;
+    return trouble && trouble->silence() >= settings_.timeout;
   });
   if (waited < settings_.timeout && !all_are_silent) return std::nullopt;
   Refusal refusal{.status = 503, .text = {}, .detail = {}};

@@ -23,6 +23,8 @@ const char* name_of(Trouble::Kind kind) {
       return "away";
     case Trouble::Kind::kStuck:
       return "stuck";
+    case Trouble::Kind::kOperationStuck:
+      return "operation_stuck";
   }
   return "unknown";
 }
@@ -62,13 +64,14 @@ void add_disks(std::string& text, const Service& service) {
             "Whether the disk's daemon is there and the disk answers.");
   for (const auto& disk : service.disks) {
     const auto trouble = disk->trouble();
-    up.add(label("disk", disk->name()), trouble && trouble->lasts >= kUnhealthyAfter ? 0 : 1);
+    up.add(label("disk", disk->name()), trouble && trouble->silence() >= kUnhealthyAfter ? 0 : 1);
   }
-  Metric trouble_for(text, "nvr_streamer_disk_trouble_seconds", "gauge",
-                     "For how long the disk has been stuck or its daemon away; 0 when all is well.");
+  Metric trouble_for(
+      text, "nvr_streamer_disk_trouble_seconds", "gauge",
+      "For how long the disk has answered nothing or its daemon has been away; 0 when all is well.");
   for (const auto& disk : service.disks) {
     const auto trouble = disk->trouble();
-    trouble_for.add(label("disk", disk->name()), trouble ? seconds(trouble->lasts) : 0.0);
+    trouble_for.add(label("disk", disk->name()), trouble ? seconds(trouble->silence()) : 0.0);
   }
 }
 
@@ -78,7 +81,7 @@ Page health_page(const Service& service, const Disk* disk) {
   Page page{.status = 200, .type = "application/json", .text = {}};
   if (disk != nullptr) {
     const auto trouble = disk->trouble();
-    if (trouble && (trouble->lasts >= kUnhealthyAfter || trouble->kind == Trouble::Kind::kConnecting))
+    if (trouble && (trouble->silence() >= kUnhealthyAfter || trouble->kind == Trouble::Kind::kConnecting))
       page.status = 503;
     page.text =
         health_of(*disk, trouble).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";

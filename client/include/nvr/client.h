@@ -54,11 +54,12 @@ inline constexpr std::size_t kChunkBytes = 65536;  // every chunk of a stream bu
 // What the disk has been doing, by the daemon's account in shared memory: reading it asks nobody and never
 // blocks.
 struct DiskStatus {
-  bool stuck = false;                    // an operation has been on the disk for longer than 100 ms
-  std::chrono::nanoseconds stuck_for{};  // as the daemon counts it, ten times a second
-  RecordingId recording;                 // which recording the operation is for
-  std::uint64_t offset = 0;              // bytes; 0 for an open
-  bool opening = false;                  // an open rather than a read
+  bool stuck = false;                     // an operation has been on the disk for longer than 100 ms
+  std::chrono::nanoseconds stuck_for{};   // as the daemon counts it, ten times a second
+  std::chrono::nanoseconds silent_for{};  // of this: since the disk answered anything, be it others
+  RecordingId recording;                  // which recording the operation is for
+  std::uint64_t offset = 0;               // bytes; 0 for an open
+  bool opening = false;                   // an open rather than a read
 };
 
 // A recording's file, as it was when the daemon opened it. Which file it is, device, inode and birth time
