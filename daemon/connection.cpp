@@ -63,7 +63,11 @@ bool Connection::populate(std::uint64_t step_bytes) {
 
 void Connection::attach(DiskContext& context) {
   context_ = &context;
-  for (ServedStream& stream : streams_) stream.attach(context);
+  member_ = context.scheduler.join(peer_.uid);
+  for (ServedStream& stream : streams_) {
+    stream.belongs_to(*member_);
+    stream.attach(context);
+  }
 }
 
 bool Connection::wake_event_loop() {

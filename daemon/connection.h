@@ -61,6 +61,8 @@ class Connection {
   void give_back_place_of_file();
   [[nodiscard]] const DescriptorBudget::Share& descriptors() const { return *descriptors_; }
   void attach(DiskContext& context);
+  // The engine holds nothing of it any more.
+  void detach() { member_.reset(); }
   [[nodiscard]] ServedStream& stream(std::uint32_t index) { return streams_[index]; }
   [[nodiscard]] std::deque<ServedStream>& streams() { return streams_; }
   shm::CommandConsumer& commands() { return commands_; }
@@ -102,6 +104,7 @@ class Connection {
   shm::CommandConsumer commands_;
   shm::Sleeper sleeper_;   // R's need_doorbell: the disk thread's sleep, as this client sees it
   shm::Waker event_loop_;  // W's want_byte
+  std::unique_ptr<Member> member_;
   std::deque<ServedStream> streams_;
   std::atomic<std::uint32_t> open_streams_ = 0;
   DiskContext* context_ = nullptr;

@@ -74,6 +74,7 @@ void DiskService::finish_detaching() {
     if (!connection->is_leaving || connection->has_operations_in_flight()) return false;
     --leaving_;
     statistics_.slots.subtract(slots_of(*connection));
+    connection->detach();
     NVR_STEP("daemon.detached");
     tell_(Detached{connection});
     return true;

@@ -161,6 +161,66 @@ TEST_CASE("scheduler: of the new streams those go first that have begun") {
   CHECK(scheduler.first_new() == nullptr);
 }
 
+TEST_CASE("scheduler: users take turns, then a user's connections, then a connection's streams") {
+  Scheduler scheduler;
+  const auto greedy = scheduler.join(1000);
+  const auto greedy_too = scheduler.join(1000);
+  const auto modest = scheduler.join(1001);
+  std::deque<Named> streams;
+  const auto add = [&](int name, Member& member, Scheduler::Place place) {
+    streams.emplace_back(name).belongs_to(member);
+    scheduler.enqueue(streams.back(), place, 0);
+  };
+  for (const auto place : {Scheduler::Place::kRead, Scheduler::Place::kNew}) {
+    for (int name = 10; name < 14; ++name) add(name, *greedy, place);
+    for (int name = 20; name < 22; ++name) add(name, *greedy_too, place);
+    for (int name = 30; name < 32; ++name) add(name, *modest, place);
+    std::vector<int> turns;
+    while (auto* const next = scheduler.next_of(place, 0)) turns.push_back(static_cast<Named*>(next)->name);
+    CHECK(turns == std::vector<int>{10, 30, 20, 31, 11, 21, 12, 13});
+  }
+  CHECK_FALSE(scheduler.has_queued());
+}
+
+TEST_CASE("scheduler: a stream whose turn goes on comes before other users, until the turn is over") {
+  Scheduler scheduler;
+  const auto one = scheduler.join(1000);
+  const auto other = scheduler.join(1001);
+  Named a(1);
+  Named b(2);
+  a.belongs_to(*one);
+  b.belongs_to(*other);
+  scheduler.enqueue(a, Scheduler::Place::kRead, 0);
+  scheduler.enqueue(b, Scheduler::Place::kRead, 0);
+  CHECK(scheduler.next(0) == &a);
+  scheduler.enqueue(a, Scheduler::Place::kRead, Schedulable::kTurnNs - 1);
+  CHECK(scheduler.next(Schedulable::kTurnNs - 1) == &a);
+  scheduler.enqueue(a, Scheduler::Place::kRead, Schedulable::kTurnNs);
+  CHECK(scheduler.next(Schedulable::kTurnNs) == &b);
+}
+
+TEST_CASE("scheduler: a connection that leaves takes its place along, and its user the last one's") {
+  Scheduler scheduler;
+  const auto stays = scheduler.join(1000);
+  auto leaves = scheduler.join(1001);
+  {
+    Named a(1);
+    a.belongs_to(*leaves);
+    scheduler.enqueue(a, Scheduler::Place::kRead, 0);
+  }
+  Named b(2);
+  b.belongs_to(*stays);
+  scheduler.enqueue(b, Scheduler::Place::kRead, 0);
+  leaves.reset();
+  CHECK(scheduler.next(0) == &b);
+  CHECK(scheduler.next(0) == nullptr);
+  const auto again = scheduler.join(1001);
+  b.belongs_to(*again);
+  scheduler.enqueue(b, Scheduler::Place::kNew, 0);
+  CHECK(scheduler.first_new() == &b);
+  CHECK(scheduler.next(0) == &b);
+}
+
 Admission make_admission() {
   return {{.max_clients = 3,
            .max_clients_per_uid = 2,

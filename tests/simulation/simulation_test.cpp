@@ -39,8 +39,8 @@ class Run {
     bool is_leaving = false;
   };
 
-  SimulatedClient& add_client(shm::Geometry geometry, Habits habits = {}) {
-    auto connection = daemon::Connection::create(next_id_++, {}, geometry, 1, -1);
+  SimulatedClient& add_client(shm::Geometry geometry, Habits habits = {}, std::uint32_t uid = 0) {
+    auto connection = daemon::Connection::create(next_id_++, {.uid = uid}, geometry, 1, -1);
     if (!connection) throw TestFailure(connection.error().message);
     auto client = std::make_unique<SimulatedClient>(random_, **connection, files_, habits);
     service_.attach(**connection);
@@ -342,6 +342,33 @@ TEST_CASE("C17 streams interleave fairly [simulation]") {
   for (std::uint32_t stream = 1; stream < 4; ++stream) {
     CHECK(client.bytes(stream) <= client.bytes(0) + 16 * kSlotBytes);
     CHECK(client.bytes(0) <= client.bytes(stream) + 16 * kSlotBytes);
+  }
+}
+
+// Each round of the daemon's, with the reader at once behind it: how many chunks others had until then.
+TEST_CASE("simulation: a user with hundreds of streams does not make another one wait for all of them") {
+  constexpr std::uint32_t kMany = 250;
+  for (const std::uint32_t uid : {1000U, 1001U}) {
+    Run run(test_random()(), 4, {});
+    run.files()[1].size = 100 * kSlotBytes;
+    SimulatedClient& greedy = run.add_client({.streams = kMany, .slots = 2}, {}, 1000);
+    SimulatedClient& modest = run.add_client({.streams = 1, .slots = 2}, {}, uid);
+    for (std::uint32_t stream = 0; stream < kMany; ++stream)
+      greedy.open_range(stream, 1, 0, 100 * kSlotBytes);
+    modest.open_range(0, 1, 0, 16 * kSlotBytes);
+    while (modest.is_open(0) && run.problem().empty()) {
+      run.service().take_commands();
+      run.service().take_credit();
+      run.service().submit_operation();
+      run.service().reap_completions();
+      modest.take_all(0);
+      modest.give_back_all(0);
+    }
+    CHECK(run.problem() == "");
+    CHECK(modest.bytes(0) == 16 * kSlotBytes);
+    const std::uint64_t others = run.statistics().chunks.value() - 16;
+    CAPTURE(uid, others);
+    CHECK(others < kMany / 2);
   }
 }
 
