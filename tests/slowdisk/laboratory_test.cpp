@@ -2,15 +2,21 @@
 #include "tests/support/laboratory.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include <array>
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <future>
 #include <set>
 #include <sstream>
+#include <thread>
 
 #include "shm/unique_fd.h"
 #include "tests/support/slow_disk.h"
@@ -126,6 +132,31 @@ TEST_CASE("a slow disk whose program was killed during a stall comes down all th
   CHECK(down.errors == "");
   CHECK(down.exit.code == 0);
   CHECK(disk.left_behind() == std::vector<std::string>());
+}
+
+// As a container does that was started before: in a mount namespace of its own the file system lives on.
+TEST_CASE("a disk that is made cold is cold although others have its file system mounted") {
+  if (const auto reason = Laboratory::missing()) return skip_or_fail(*reason);
+  Laboratory disk(kFast);
+  write_file(disk / "recording", random_bytes(kMiB));
+  std::promise<bool> is_kept;
+  std::promise<void> is_over;
+  std::thread keeper([&] {
+    is_kept.set_value(unshare(CLONE_NEWNS) == 0 &&
+                      mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0);
+    is_over.get_future().wait();
+  });
+  CHECK(is_kept.get_future().get());
+  disk.cool();
+  disk.order("stall");
+  const shm::UniqueFd fd(open((disk / "recording").c_str(), O_RDONLY | O_CLOEXEC));
+  std::array<char, 4096> block;
+  iovec place = {.iov_base = block.data(), .iov_len = block.size()};
+  CHECK(preadv2(fd.get(), &place, 1, 0, RWF_NOWAIT) == -1);
+  CHECK(errno == EAGAIN);
+  disk.order("clear");
+  is_over.set_value();
+  keeper.join();
 }
 
 TEST_CASE("a slow disk with wrong options leaves nothing behind, and says what is wrong") {
