@@ -2,9 +2,11 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <filesystem>
+#include <thread>
 
 #include "nvr/client.h"
 #include "tests/streamer/streamer_process.h"
@@ -265,30 +267,50 @@ TEST_CASE("a recording is found on whichever disk it is") {
   CHECK(problem_with(ask(streamer, "/1/2", {bytes(70'000, 80'000)}), 206, there, 70'000, 80'001) == "");
 }
 
-TEST_CASE("beyond the bounds there is a 503 and nobody else is hurt") {
+TEST_CASE(
+    "beyond --streams a request waits, beyond --max-connections there is a 503, and nobody else is hurt") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 24 << 20);
   const DaemonProcess daemon = site.start();
-  const StreamerProcess streamer({{"a", daemon.socket()}}, {"--max-connections", "3", "--streams", "2"});
+  const StreamerProcess streamer({{"a", daemon.socket()}},
+                                 {"--max-connections", "3", "--streams", "2", "--open-timeout", "600"});
   Wire first(streamer.port());
   Wire second(streamer.port());
   first.ask("/1/1");
   second.ask("/1/1");
   CHECK(first.receive_head().status == 200);
   CHECK(second.receive_head().status == 200);
-  {
-    Wire third(streamer.port());
-    third.ask("/1/1");
-    const Reply no_stream = third.receive();
-    CHECK(no_stream.status == 503);
-    CHECK(no_stream.header("retry-after") == "2");
-    const Reply no_place = ask(streamer, "/1/1");
-    CHECK(no_place.status == 503);
-    CHECK_THAT(no_place.body, Catch::Contains("--max-connections"));
-  }
+  Wire third(streamer.port());
+  third.ask("/1/1", {bytes(1'000'000, 1'000'999)});
+  const Reply no_place = ask(streamer, "/1/1");
+  CHECK(no_place.status == 503);
+  CHECK(no_place.header("retry-after") == "2");
+  CHECK_THAT(no_place.body, Catch::Contains("--max-connections"));
   const std::string body = first.take(file.size);
   REQUIRE(body.size() == file.size);
   CHECK(file.difference(0, std::as_bytes(std::span(body))) == "");
+  CHECK(problem_with(third.receive(), 206, file, 1'000'000, 1'001'000) == "");
+}
+
+TEST_CASE("500 viewers of a healthy disk share its streams, and nobody is refused") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 600'000);  // more than a window
+  const DaemonProcess daemon = site.start();
+  const StreamerProcess streamer({{"a", daemon.socket()}}, {"--open-timeout", "600"});
+  std::vector<std::string> problems(scaled(500u, 200u));
+  std::vector<std::thread> viewers;
+  for (std::string& problem : problems) {
+    viewers.emplace_back([&] {
+      try {
+        problem = problem_with(ask(streamer, "/1/1"), 200, file, 0, file.size);
+      } catch (const std::exception& error) {
+        problem = error.what();
+      }
+    });
+  }
+  for (std::thread& viewer : viewers) viewer.join();
+  std::erase(problems, "");
+  CHECK(problems == std::vector<std::string>());
 }
 
 TEST_CASE("SIGTERM lets the response that has begun end, and takes no other") {

@@ -129,6 +129,29 @@ TEST_CASE(
   CHECK(wait_until([&] { return streamer.metric("nvr_streamer_connections") == 1; }));
 }
 
+TEST_CASE("a request that waits for a stream behind a disk that hangs is a 503 that says so") {
+  if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
+  const Site site;
+  SlowDisk disk(site.directory());
+  const RecordingFile stuck = make_recording(disk.backing(), {1, 1}, 300'000, 1);
+  const RecordingFile file = make_recording(disk.backing(), {1, 2}, 300'000, 2);
+  const DaemonProcess daemon = site.start();
+  const ReleaseAtEnd release(disk);
+  const StreamerProcess streamer({{"a", daemon.socket()}}, {"--open-timeout", "5", "--streams", "1"});
+  disk.stall_opens(stuck.id);
+  Wire first(streamer.port());
+  first.ask("/a/1/1");
+  disk.wait_until_stuck(stuck.id);
+  const Reply queued = ask(streamer, "/a/1/2");
+  CHECK(queued.status == 503);
+  CHECK(queued.header("retry-after") == "2");
+  CHECK_THAT(queued.body, Catch::Contains("the disk has been stuck for"));
+  CHECK(first.receive().status == 503);
+  disk.release();
+  CHECK(wait_until([&] { return ask(streamer, "/a/1/2").status == 200; }));
+  CHECK(problem_with(ask(streamer, "/a/1/2"), 200, file, 0, file.size) == "");
+}
+
 TEST_CASE("a disk that sleeps spins up in 13 s, and then its recording plays") {
   if (const auto reason = SlowDisk::missing()) return skip_or_fail(*reason);
   const Site site;

@@ -14,7 +14,7 @@ bool fits_into_window(const Found& found) {
 
 Body::Body(Found found)
     : disk_(*found.disk),
-      stream_(std::move(*found.stream)),
+      loan_(std::move(found.loan)),
       to_come_(found.decision.slice.end - found.decision.slice.begin),
       fits_(fits_into_window(found)),
       most_held_(std::max<std::size_t>(1, fits_ ? found.disk->slots() : found.disk->slots() / 2)) {
@@ -28,12 +28,12 @@ void Body::hold(Chunk chunk) {
   const auto wanted = bytes.first(static_cast<std::size_t>(std::min<std::uint64_t>(bytes.size(), to_come_)));
   to_come_ -= wanted.size();
   held_.push_back({.chunk = std::move(chunk), .left = wanted});
-  if (to_come_ == 0) stream_.close();
+  if (to_come_ == 0) (*loan_->poll())->close();
 }
 
 Body::State Body::fill() {
   while (to_come_ > 0 && !error_ && held_.size() < most_held_) {
-    auto next = stream_.try_next();
+    auto next = (*loan_->poll())->try_next();
     if (!next) {
       error_ = fail(Code::kInternal, "the stream ended before the recording did").value();
     } else if (*next) {

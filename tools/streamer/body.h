@@ -8,6 +8,7 @@
 #pragma once
 
 #include <boost/asio/buffer.hpp>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -50,7 +51,7 @@ class Body {
   };
 
   Disk& disk_;
-  Stream stream_;
+  std::unique_ptr<Loan> loan_;
   std::uint64_t to_come_;  // bytes that the stream is still to deliver
   const bool fits_;        // into the window
   const std::size_t most_held_;

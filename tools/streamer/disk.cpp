@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <boost/asio/post.hpp>
+#include <cassert>
 #include <cstdio>
 #include <memory>
+#include <utility>
 
 #include "tools/streamer/block_signals.h"
 
@@ -115,11 +117,6 @@ void Disk::on_readable() {
   wait_for_news();
 }
 
-Result<Stream> Disk::open(const OpenRequest& request) {
-  if (!client_) return fail(Code::kUnavailable, away_text_);
-  return client_->open(request);
-}
-
 // ---- Health
 // ----------------------------------------------------------------------------------------------------------
 
@@ -134,6 +131,7 @@ void Disk::on_tick() {
     }
   }
   log_changes();
+  serve_queue();  // with a stream that ended by itself, too
 }
 
 std::optional<Trouble> Disk::trouble() const {
@@ -157,6 +155,55 @@ void Disk::log_changes() {
   if (is_in_trouble && !was_in_trouble_) fmt::print(stderr, "nvr-streamer: disk {}: {}\n", name_, now->text);
   if (!is_in_trouble && was_in_trouble_) fmt::print(stderr, "nvr-streamer: disk {}: answers again\n", name_);
   was_in_trouble_ = is_in_trouble;
+}
+
+// ---- Streams
+// ---------------------------------------------------------------------------------------------------------
+
+Result<Stream> Disk::open(const OpenRequest& request) {
+  if (!client_) return fail(Code::kUnavailable, away_text_);
+  return client_->open(request);
+}
+
+// The first in the queue leaves it if there is a stream; then the next one is served.
+void Disk::serve_queue() {
+  if (!queue_.empty()) queue_.begin()->second->on_news();
+}
+
+void Disk::serve_queue_soon() {
+  if (queue_.empty() || std::exchange(is_serving_soon_, true)) return;
+  boost::asio::post(loop_, [this] {
+    is_serving_soon_ = false;
+    serve_queue();
+  });
+}
+
+Loan::Loan(Disk& disk, const OpenRequest& request, Deadline since, DiskListener& listener)
+    : disk_(disk), request_(request), place_(disk.queue_.emplace(since, &listener)) {}
+
+Loan::~Loan() {
+  if (place_) leave_queue();
+  if (!stream_) return;
+  stream_.reset();
+  disk_.serve_queue_soon();
+}
+
+Result<Stream*> Loan::poll() {
+  if (stream_) return &*stream_;
+  assert(place_);
+  if (*place_ != disk_.queue_.begin()) return nullptr;
+  auto stream = disk_.open(request_);
+  // That all streams are open; a bound of the daemon's comes from the stream.
+  if (!stream && stream.error().code == Code::kResourceExhausted) return nullptr;
+  leave_queue();
+  if (!stream) return tl::unexpected(std::move(stream.error()));
+  return &stream_.emplace(std::move(*stream));
+}
+
+void Loan::leave_queue() {
+  disk_.queue_.erase(*place_);
+  place_.reset();
+  disk_.serve_queue_soon();
 }
 
 // ---- What is known

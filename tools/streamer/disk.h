@@ -9,6 +9,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <condition_variable>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -24,7 +25,7 @@ namespace nvr::streamer {
 class DiskListener {
  public:
   virtual ~DiskListener() = default;
-  // Something may have arrived. Called once for each listen().
+  // Something may have arrived: called once for each listen(), and when the turn of a Loan has come.
   virtual void on_news() = 0;
 };
 
@@ -48,6 +49,8 @@ struct Trouble {
   }
 };
 
+class Loan;
+
 class Disk {
  public:
   Disk(boost::asio::io_context& loop, std::string name, std::string socket_path, ConnectOptions options);
@@ -59,8 +62,6 @@ class Disk {
   // Of a stream: how many chunks may lie in it, held or waiting.
   [[nodiscard]] std::uint32_t slots() const { return options_.slots_per_stream; }
 
-  // As Client::open(); Unavailable while no daemon has been there yet.
-  [[nodiscard]] Result<Stream> open(const OpenRequest& request);
   // Calls on_news() when there is some. Listening twice is listening once.
   void listen(DiskListener& listener) { listeners_.insert(&listener); }
   void forget(DiskListener& listener) { listeners_.erase(&listener); }
@@ -74,7 +75,13 @@ class Disk {
   // Several times a second: looks whether the daemon is there, and tells in the log when that changes.
   void on_tick();
 
+  // Loans that wait for a stream.
+  [[nodiscard]] std::size_t queue_length() const { return queue_.size(); }
+
  private:
+  friend class Loan;
+  using Queue = std::multimap<Deadline, DiskListener*>;  // by when their requests came
+
   struct Clients {
     Client streams;
     Client pulse;
@@ -87,6 +94,10 @@ class Disk {
   void wait_for_news();
   void on_readable();
   void log_changes();
+  // As Client::open(); Unavailable while no daemon has been there yet.
+  [[nodiscard]] Result<Stream> open(const OpenRequest& request);
+  void serve_queue();
+  void serve_queue_soon();
 
   boost::asio::io_context& loop_;
   const std::string name_;
@@ -101,6 +112,8 @@ class Disk {
   boost::asio::posix::stream_descriptor readable_;  // the client's own descriptor: never closed from here
   std::unordered_set<DiskListener*> listeners_;
   std::unordered_map<std::uint64_t, Known> known_;
+  Queue queue_;
+  bool is_serving_soon_ = false;
   std::optional<Deadline> away_since_;
   std::string away_text_;
   bool was_in_trouble_ = false;
@@ -109,6 +122,32 @@ class Disk {
   std::condition_variable stopping_changed_;
   bool stopping_ = false;   // mutex_
   std::thread connecting_;  // last: it uses what is above
+};
+
+// A stream of a disk, and before that a place in the queue for one: first come, first served. Its end gives
+// up either. Event-loop thread.
+class Loan {
+ public:
+  // `since`: when the request came that it is for. `listener` hears when the stream may be there; it must
+  // poll() then, as right away, since nobody is served before it.
+  Loan(Disk& disk, const OpenRequest& request, Deadline since, DiskListener& listener);
+  ~Loan();
+  Loan(const Loan&) = delete;
+  Loan& operator=(const Loan&) = delete;
+
+  // The stream; nullptr while it waits for one. Or, once, why there will be none: as Client::open().
+  [[nodiscard]] Result<Stream*> poll();
+
+  [[nodiscard]] Disk& disk() const { return disk_; }
+  [[nodiscard]] bool is_queued() const { return place_.has_value(); }
+
+ private:
+  void leave_queue();
+
+  Disk& disk_;
+  const OpenRequest request_;
+  std::optional<Disk::Queue::iterator> place_;
+  std::optional<Stream> stream_;
 };
 
 }  // namespace nvr::streamer

@@ -62,8 +62,16 @@ Refusal refusal_of(const Disk& disk, const Error& error) {
   }
 }
 
-Fetch::Fetch(FetchRequest request, const FetchSettings& settings)
-    : request_(std::move(request)), settings_(settings) {
+template <class Function>
+void Fetch::for_each_loan(Function&& function) const {
+  if (opening_) function(*opening_->loan);
+  for (const Probe& probe : probes_) {
+    if (probe.loan) function(*probe.loan);
+  }
+}
+
+Fetch::Fetch(FetchRequest request, const FetchSettings& settings, DiskListener& listener)
+    : request_(std::move(request)), settings_(settings), listener_(listener) {
   begin();
 }
 
@@ -86,7 +94,7 @@ void Fetch::begin() {
   for (Disk* const disk : request_.disks) {
     probes_.push_back({.disk = disk,
                        .end = wants_beginning ? kToEnd : kProbeBytes,
-                       .stream = std::nullopt,
+                       .loan = nullptr,
                        .error = std::nullopt});
     start(probes_.back());
   }
@@ -95,6 +103,9 @@ void Fetch::begin() {
 std::optional<Fetch::Outcome> Fetch::poll() {
   if (auto outcome = poll_once()) return outcome;
   if (auto refusal = give_up()) return Outcome(std::move(*refusal));
+  for_each_loan([&](const Loan& loan) {
+    if (!loan.is_queued()) loan.disk().listen(listener_);
+  });
   return std::nullopt;
 }
 
@@ -105,32 +116,42 @@ std::optional<Fetch::Outcome> Fetch::poll_once() {
 // ---- Finding it
 // ------------------------------------------------------------------------------------------------------
 
-void Fetch::start(Probe& probe) const {
-  auto stream = probe.disk->open({.recording = request_.recording, .begin = 0, .end = probe.end});
-  if (stream)
-    probe.stream.emplace(std::move(*stream));
-  else
-    probe.error = stream.error();
+// The request keeps its place in the queue, however many streams it needs, one after another.
+std::unique_ptr<Loan> Fetch::borrow(Disk& disk, std::uint64_t begin, std::uint64_t end) {
+  const OpenRequest request{.recording = request_.recording, .begin = begin, .end = end};
+  return std::make_unique<Loan>(disk, request, started_, listener_);
+}
+
+void Fetch::start(Probe& probe) {
+  probe.loan = borrow(*probe.disk, 0, probe.end);
 }
 
 std::optional<Fetch::Outcome> Fetch::poll_probes() {
   bool is_waiting = false;
   for (Probe& probe : probes_) {
-    if (!probe.stream) continue;
+    if (!probe.loan) continue;
     if (auto outcome = poll_probe(probe)) return outcome;
     if (opening_) return poll_slice();
-    is_waiting = is_waiting || probe.stream;
+    is_waiting = is_waiting || probe.loan;
   }
   if (is_waiting) return std::nullopt;
   return Outcome(refuse_all());
 }
 
 std::optional<Fetch::Outcome> Fetch::poll_probe(Probe& probe) {
-  auto next = probe.stream->try_next();
+  const auto lent = probe.loan->poll();
+  if (!lent) {
+    probe.loan.reset();
+    probe.error = lent.error();
+    return std::nullopt;
+  }
+  if (*lent == nullptr) return std::nullopt;
+  Stream& stream = **lent;
+  auto next = stream.try_next();
   if (is_not_yet(next)) return std::nullopt;
-  if (next && !*next) return on_probe_failed(probe, std::move(next->error()));
-  const auto info = probe.stream->info(Clock::now());  // there by now: the file is open
-  if (!info) return on_probe_failed(probe, info.error());
+  if (next && !*next) return on_probe_failed(probe, stream, std::move(next->error()));
+  const auto info = stream.info(Clock::now());  // there by now: the file is open
+  if (!info) return on_probe_failed(probe, stream, info.error());
   const Known known{.info = *info, .is_mp4 = next && looks_like_mp4((*next)->bytes())};
   probe.disk->learn(request_.recording, known);
   std::optional<Chunk> first;
@@ -138,17 +159,17 @@ std::optional<Fetch::Outcome> Fetch::poll_probe(Probe& probe) {
   return on_known(probe, known, std::move(first));
 }
 
-std::optional<Fetch::Outcome> Fetch::on_probe_failed(Probe& probe, Error error) {
-  const auto info = probe.stream->info(Clock::now());
+std::optional<Fetch::Outcome> Fetch::on_probe_failed(Probe& probe, Stream& stream, Error error) {
+  const auto info = stream.info(Clock::now());
   // Its first bytes cannot be read: who wants others may have them all the same.
   if (info && request_.wants_body && probe.end == kProbeBytes)
     return on_known(probe, {.info = *info, .is_mp4 = false}, std::nullopt);
-  probe.stream.reset();
+  probe.loan.reset();
   probe.disk->unlearn(request_.recording);
   if (error.code == Code::kOutOfRange && probe.end == kProbeBytes) {  // it is a small one
     probe.end = kToEnd;
     start(probe);
-    return probe.stream ? poll_probe(probe) : std::nullopt;
+    return poll_probe(probe);
   }
   probe.error = std::move(error);
   return std::nullopt;
@@ -178,7 +199,7 @@ Found Fetch::found_on(Disk& disk, const Known& known) const {
           .known = known,
           .etag = std::move(etag),
           .decision = decision,
-          .stream = std::nullopt,
+          .loan = nullptr,
           .first = std::nullopt};
 }
 
@@ -188,7 +209,7 @@ std::optional<Fetch::Outcome> Fetch::on_known(Probe& probe, const Known& known, 
   const Slice slice = found.decision.slice;
   if (!request_.wants_body || slice.begin == slice.end) return Outcome(std::move(found));
   if (first && slice.begin == 0 && probe.end == kToEnd) {
-    found.stream = std::move(probe.stream);
+    found.loan = std::move(probe.loan);
     found.first = std::move(first);
     return Outcome(std::move(found));
   }
@@ -197,21 +218,18 @@ std::optional<Fetch::Outcome> Fetch::on_known(Probe& probe, const Known& known, 
 }
 
 void Fetch::open_slice(Found found) {
-  for (Probe& probe : probes_) probe.stream.reset();
-  opening_error_.reset();
+  for (Probe& probe : probes_) probe.loan.reset();
   opening_.emplace(std::move(found));
   const Slice slice = opening_->decision.slice;
-  auto stream =
-      opening_->disk->open({.recording = request_.recording, .begin = slice.begin, .end = slice.end});
-  if (stream)
-    opening_->stream.emplace(std::move(*stream));
-  else
-    opening_error_ = stream.error();
+  opening_->loan = borrow(*opening_->disk, slice.begin, slice.end);
 }
 
 std::optional<Fetch::Outcome> Fetch::poll_slice() {
-  if (opening_error_) return Outcome(refusal_of(*opening_->disk, *opening_error_));
-  auto next = opening_->stream->try_next();
+  const auto lent = opening_->loan->poll();
+  if (!lent) return Outcome(refusal_of(*opening_->disk, lent.error()));
+  if (*lent == nullptr) return std::nullopt;
+  Stream& stream = **lent;
+  auto next = stream.try_next();
   if (is_not_yet(next)) return std::nullopt;
   if (next && !*next) {
     const Code code = next->error().code;
@@ -220,7 +238,7 @@ std::optional<Fetch::Outcome> Fetch::poll_slice() {
     if (has_changed) return begin_again();
     return Outcome(refusal_of(*opening_->disk, next->error()));
   }
-  const auto info = opening_->stream->info(Clock::now());  // there by now
+  const auto info = stream.info(Clock::now());  // there by now
   if (!next || !info || !is_same(*info, opening_->known.info)) return begin_again();
   opening_->first.emplace(std::move(**next));
   return Outcome(std::move(*opening_));
@@ -245,23 +263,21 @@ std::optional<Fetch::Outcome> Fetch::begin_again() {
 std::optional<Refusal> Fetch::give_up() const {
   const auto waited = Clock::now() - started_;
   if (waited < std::min<std::chrono::nanoseconds>(kGrace, settings_.timeout)) return std::nullopt;
-  std::vector<const Disk*> awaited;
-  if (opening_) awaited.push_back(opening_->disk);
-  for (const Probe& probe : probes_) {
-    if (probe.stream) awaited.push_back(probe.disk);
-  }
-  const bool all_are_silent = std::ranges::all_of(awaited, [&](const Disk* disk) {
-    const auto trouble = disk->trouble();
-    return trouble && trouble->silence() >= settings_.timeout;
+  bool all_are_silent = true;
+  for_each_loan([&](const Loan& loan) {
+    const auto trouble = loan.disk().trouble();
+    all_are_silent = all_are_silent && trouble && trouble->silence() >= settings_.timeout;
   });
   if (waited < settings_.timeout && !all_are_silent) return std::nullopt;
   Refusal refusal{.status = 503, .text = {}, .detail = {}};
-  for (const Disk* const disk : awaited) {
-    const auto trouble = disk->trouble();
-    refusal.text += fmt::format("{}disk {}: {}", refusal.text.empty() ? "" : "; ", disk->name(),
-                                text_for_viewer(trouble, "nothing arrived in time"));
+  for_each_loan([&](const Loan& loan) {
+    const auto trouble = loan.disk().trouble();
+    const char* const otherwise =
+        loan.is_queued() ? "all its streams are in use (--streams)" : "nothing arrived in time";
+    refusal.text += fmt::format("{}disk {}: {}", refusal.text.empty() ? "" : "; ", loan.disk().name(),
+                                text_for_viewer(trouble, otherwise));
     if (trouble) refusal.detail += (refusal.detail.empty() ? "" : "; ") + trouble->text;
-  }
+  });
   return refusal;
 }
 

@@ -5,6 +5,7 @@
 // Event-loop thread. Never blocks: poll() says whether there is an outcome yet.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <variant>
@@ -24,7 +25,7 @@ struct FetchRequest {
 };
 
 struct FetchSettings {
-  std::chrono::nanoseconds timeout{};  // for the first chunk
+  std::chrono::nanoseconds timeout{};  // for the first chunk, the wait for a stream included
   bool etags_for_replicas = false;
 };
 
@@ -34,8 +35,8 @@ struct Found {
   Known known;
   std::string etag;
   Decision decision;
-  std::optional<Stream> stream;  // none: no bytes are to be sent
-  std::optional<Chunk> first;    // the stream's first chunk, taken already
+  std::unique_ptr<Loan> loan;  // of the stream; none: no bytes are to be sent
+  std::optional<Chunk> first;  // the stream's first chunk, taken already
 };
 
 // Why there is nothing to send. `status` is HTTP's.
@@ -54,9 +55,10 @@ class Fetch {
  public:
   using Outcome = std::variant<Found, Refusal>;
 
-  Fetch(FetchRequest request, const FetchSettings& settings);
+  // `listener` hears when to poll(), besides right away and now and then.
+  Fetch(FetchRequest request, const FetchSettings& settings, DiskListener& listener);
 
-  // The outcome, once. Nothing: ask again when one of the request's disks has news, and now and then.
+  // The outcome, once. Nothing: ask again.
   [[nodiscard]] std::optional<Outcome> poll();
   [[nodiscard]] const std::vector<Disk*>& disks() const { return request_.disks; }
 
@@ -65,31 +67,34 @@ class Fetch {
   struct Probe {
     Disk* disk = nullptr;
     std::uint64_t end = kToEnd;
-    std::optional<Stream> stream;
+    std::unique_ptr<Loan> loan;
     std::optional<Error> error;  // the disk's last word
   };
 
   void begin();
-  void start(Probe& probe) const;
+  void start(Probe& probe);
+  [[nodiscard]] std::unique_ptr<Loan> borrow(Disk& disk, std::uint64_t begin, std::uint64_t end);
   [[nodiscard]] std::optional<Outcome> poll_once();
   [[nodiscard]] std::optional<Outcome> poll_probes();
   [[nodiscard]] std::optional<Outcome> poll_probe(Probe& probe);
-  [[nodiscard]] std::optional<Outcome> on_probe_failed(Probe& probe, Error error);
+  [[nodiscard]] std::optional<Outcome> on_probe_failed(Probe& probe, Stream& stream, Error error);
   [[nodiscard]] Refusal refuse_all() const;
   [[nodiscard]] std::optional<Outcome> on_known(Probe& probe, const Known& known, std::optional<Chunk> first);
   void open_slice(Found found);
   [[nodiscard]] std::optional<Outcome> poll_slice();
   [[nodiscard]] std::optional<Outcome> begin_again();
+  template <class Function>
+  void for_each_loan(Function&& function) const;
   [[nodiscard]] std::optional<Refusal> give_up() const;
   [[nodiscard]] Found found_on(Disk& disk, const Known& known) const;
 
   const FetchRequest request_;
   const FetchSettings settings_;
+  DiskListener& listener_;
   const Deadline started_ = Clock::now();
   int rounds_ = 0;
   std::vector<Probe> probes_;
-  std::optional<Found> opening_;        // the slice, before its first chunk
-  std::optional<Error> opening_error_;  // it could not even be asked for
+  std::optional<Found> opening_;  // the slice, before its first chunk
 };
 
 }  // namespace nvr::streamer

@@ -77,8 +77,10 @@ tl::expected<Options, int> parse_options(int argc, char** argv) {
                  "Connections at a time; more are answered 503 (default: 1024)")
       ->check(CLI::Range(1, 1'000'000))
       ->option_text("COUNT");
-  app.add_option("--streams", options.connection.streams,
-                 "Recordings that can be read from one disk at a time; more are answered 503 (default: 96)")
+  app.add_option(
+         "--streams", options.connection.streams,
+         "Recordings that can be read from one disk at a time; more requests wait, first come, first\n"
+         "served, for up to --open-timeout (default: 96)")
       ->check(CLI::Range(1, 256))
       ->option_text("COUNT");
   app.add_option(
@@ -90,7 +92,8 @@ tl::expected<Options, int> parse_options(int argc, char** argv) {
   app.add_flag("--replicas", settings.etags_for_replicas,
                "ETags of size and mtime only, the same for copies of a recording on several hosts");
   Timeouts timeouts(app);
-  timeouts.add("--open-timeout", settings.open_timeout, "503 when a disk has delivered nothing for so long");
+  timeouts.add("--open-timeout", settings.open_timeout,
+               "503 when nothing of a recording has arrived for so long");
   timeouts.add("--stall-timeout", settings.stall_timeout,
                "Close a connection whose disk goes silent in mid-body for so long");
   timeouts.add("--write-timeout", settings.write_timeout, "Close one whose viewer takes nothing for so long");

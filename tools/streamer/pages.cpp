@@ -73,6 +73,9 @@ void add_disks(std::string& text, const Service& service) {
     const auto trouble = disk->trouble();
     trouble_for.add(label("disk", disk->name()), trouble ? seconds(trouble->silence()) : 0.0);
   }
+  Metric waiting(text, "nvr_streamer_disk_requests_waiting", "gauge",
+                 "Requests that wait for a stream of the disk (--streams).");
+  for (const auto& disk : service.disks) waiting.add(label("disk", disk->name()), disk->queue_length());
 }
 
 }  // namespace

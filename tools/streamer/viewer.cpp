@@ -160,8 +160,10 @@ void Viewer::handle_recording(const Request& request, const Target& target) {
   }
   recording_ = target.recording;
   disk_name_ = target.disk;
-  fetch_.emplace(std::move(fetch), FetchSettings{.timeout = service_.settings.open_timeout,
-                                                 .etags_for_replicas = service_.settings.etags_for_replicas});
+  fetch_.emplace(std::move(fetch),
+                 FetchSettings{.timeout = service_.settings.open_timeout,
+                               .etags_for_replicas = service_.settings.etags_for_replicas},
+                 *this);
   wait(Waits::kForFirstChunk, std::chrono::nanoseconds::max());  // the fetch has a bound of its own
   poll_fetch();
 }
@@ -197,10 +199,7 @@ void Viewer::refuse(unsigned status, const std::string& text) {
 
 void Viewer::poll_fetch() {
   auto outcome = fetch_->poll();
-  if (!outcome) {
-    for (Disk* const disk : fetch_->disks()) disk->listen(*this);
-    return;
-  }
+  if (!outcome) return;
   for (Disk* const disk : fetch_->disks()) disk->forget(*this);
   wait(Waits::kForNothing, std::chrono::nanoseconds::max());
   fetch_.reset();
@@ -259,7 +258,7 @@ void Viewer::send_recording(Found found) {
   head_ = to_text(response);
   head_written_ = 0;
   promised_ = response.result_int();
-  if (found.stream) body_.emplace(std::move(found));
+  if (found.loan) body_.emplace(std::move(found));
   go_on();
 }
 
