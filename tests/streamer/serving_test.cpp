@@ -313,6 +313,31 @@ TEST_CASE("500 viewers of a healthy disk share its streams, and nobody is refuse
   CHECK(problems == std::vector<std::string>());
 }
 
+TEST_CASE("a response that fits into a window keeps no stream from others, however slowly it is taken") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 24 << 20);
+  const DaemonProcess daemon = site.start();
+  const StreamerProcess streamer(
+      {{"a", daemon.socket()}},
+      {"--streams", "1", "--slots", "64", "--open-timeout", "600", "--write-timeout", "600"});
+  constexpr std::uint64_t kWindow = 4 << 20;  // more than the sockets' buffers hold
+  std::vector<Wire> silent;
+  for (std::uint64_t i = 0; i < 3; ++i) {
+    silent.emplace_back(streamer.port());
+    silent.back().ask("/1/1", {bytes(i * kWindow + 5, (i + 1) * kWindow + 4)});
+  }
+  for (Wire& wire : silent) CHECK(wire.receive_head().status == 206);
+  CHECK(problem_with(ask(streamer, "/1/1", {bytes(0, 99'999)}), 206, file, 0, 100'000) == "");
+  // They have it already, whatever becomes of the recording.
+  REQUIRE(unlink(file.path.c_str()) == 0);
+  CHECK(ask(streamer, "/1/1").status == 404);
+  for (std::uint64_t i = 0; i < 3; ++i) {
+    const std::string body = silent[i].take(kWindow);
+    REQUIRE(body.size() == kWindow);
+    CHECK(file.difference(i * kWindow + 5, std::as_bytes(std::span(body))) == "");
+  }
+}
+
 TEST_CASE("SIGTERM lets the response that has begun end, and takes no other") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 24 << 20);

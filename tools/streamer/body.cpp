@@ -27,7 +27,7 @@ void Body::hold(Chunk chunk) {
   const auto bytes = chunk.bytes();
   const auto wanted = bytes.first(static_cast<std::size_t>(std::min<std::uint64_t>(bytes.size(), to_come_)));
   to_come_ -= wanted.size();
-  held_.push_back({.chunk = std::move(chunk), .left = wanted});
+  held_.push_back({.bytes = std::move(chunk), .left = wanted});
   if (to_come_ == 0) (*loan_->poll())->close();
 }
 
@@ -62,6 +62,19 @@ void Body::consume(std::size_t length) {
   }
   if (piece != held_.end()) piece->left = piece->left.subspan(length);
   held_.erase(held_.begin(), piece);
+}
+
+bool Body::must_give_up_stream() const {
+  return loan_ && to_come_ == 0 && disk_.is_short_of_streams();
+}
+
+void Body::give_up_stream() {
+  for (Piece& piece : held_) {
+    std::vector<std::byte> copy(piece.left.begin(), piece.left.end());
+    piece.left = copy;
+    piece.bytes = std::move(copy);  // where they lie stays the same
+  }
+  loan_.reset();
 }
 
 }  // namespace nvr::streamer

@@ -5,11 +5,16 @@
 // A response that fits into the stream's window is held until all of it is there, so that it is whole or an
 // error with a status: a proxy that joins responses (nginx's slices) takes one that breaks off for a whole
 // one.
+//
+// While others wait for a stream, a body gives up its own as soon as its last chunk is there: what the
+// socket has not taken is copied, so that the chunks go back with the stream.
 #pragma once
 
 #include <boost/asio/buffer.hpp>
 #include <memory>
 #include <optional>
+#include <span>
+#include <variant>
 #include <vector>
 
 #include "tools/streamer/fetch.h"
@@ -36,6 +41,11 @@ class Body {
   // So many bytes of that have been written.
   void consume(std::size_t length);
 
+  // Is it for others to have its stream?
+  [[nodiscard]] bool must_give_up_stream() const;
+  // What append_to() gave is not to be written any more.
+  void give_up_stream();
+
   // Nothing of it is to be promised before it is there.
   [[nodiscard]] bool fits() const { return fits_; }
   [[nodiscard]] Disk& disk() const { return disk_; }
@@ -46,14 +56,14 @@ class Body {
   [[nodiscard]] bool must_wait() const { return fits_ && to_come_ > 0; }
 
   struct Piece {
-    Chunk chunk;
-    std::span<const std::byte> left;  // of the chunk's bytes
+    std::variant<Chunk, std::vector<std::byte>> bytes;  // borrowed, or a copy
+    std::span<const std::byte> left;                    // of them
   };
 
   Disk& disk_;
-  std::unique_ptr<Loan> loan_;
-  std::uint64_t to_come_;  // bytes that the stream is still to deliver
-  const bool fits_;        // into the window
+  std::unique_ptr<Loan> loan_;  // none: given up
+  std::uint64_t to_come_;       // bytes that the stream is still to deliver
+  const bool fits_;             // into the window
   const std::size_t most_held_;
   std::vector<Piece> held_;
   std::optional<Error> error_;

@@ -185,6 +185,7 @@ Loan::~Loan() {
   if (place_) leave_queue();
   if (!stream_) return;
   stream_.reset();
+  --disk_.lent_;
   disk_.serve_queue_soon();
 }
 
@@ -197,6 +198,7 @@ Result<Stream*> Loan::poll() {
   if (!stream && stream.error().code == Code::kResourceExhausted) return nullptr;
   leave_queue();
   if (!stream) return tl::unexpected(std::move(stream.error()));
+  ++disk_.lent_;
   return &stream_.emplace(std::move(*stream));
 }
 

@@ -75,8 +75,11 @@ class Disk {
   // Several times a second: looks whether the daemon is there, and tells in the log when that changes.
   void on_tick();
 
-  // Loans that wait for a stream.
+  // Loans that wait for a stream, and those that have one.
   [[nodiscard]] std::size_t queue_length() const { return queue_.size(); }
+  [[nodiscard]] std::size_t lent_streams() const { return lent_; }
+  // Do more wait for a stream than there are to lend?
+  [[nodiscard]] bool is_short_of_streams() const { return lent_ + queue_.size() > options_.streams; }
 
  private:
   friend class Loan;
@@ -113,6 +116,7 @@ class Disk {
   std::unordered_set<DiskListener*> listeners_;
   std::unordered_map<std::uint64_t, Known> known_;
   Queue queue_;
+  std::size_t lent_ = 0;
   bool is_serving_soon_ = false;
   std::optional<Deadline> away_since_;
   std::string away_text_;

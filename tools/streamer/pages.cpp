@@ -73,6 +73,8 @@ void add_disks(std::string& text, const Service& service) {
     const auto trouble = disk->trouble();
     trouble_for.add(label("disk", disk->name()), trouble ? seconds(trouble->silence()) : 0.0);
   }
+  Metric in_use(text, "nvr_streamer_disk_streams_in_use", "gauge", "Streams of the disk that are in use.");
+  for (const auto& disk : service.disks) in_use.add(label("disk", disk->name()), disk->lent_streams());
   Metric waiting(text, "nvr_streamer_disk_requests_waiting", "gauge",
                  "Requests that wait for a stream of the disk (--streams).");
   for (const auto& disk : service.disks) waiting.add(label("disk", disk->name()), disk->queue_length());

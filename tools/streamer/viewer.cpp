@@ -281,6 +281,7 @@ void Viewer::count(unsigned status) {
 void Viewer::go_on() {
   const auto state = body_ ? body_->fill() : Body::State::kDone;
   const bool waits_for_all = body_ && body_->fits();
+  if (body_ && body_->must_give_up_stream()) body_->give_up_stream();
   if (state == Body::State::kReady || (head_written_ < head_.size() && !waits_for_all)) return write();
   if (state == Body::State::kDone) return finish();
   if (state == Body::State::kFailed)
@@ -296,7 +297,7 @@ void Viewer::write() {
   if (head_written_ < head_.size())
     buffers_.emplace_back(head_.data() + head_written_, head_.size() - head_written_);
   if (body_) body_->append_to(buffers_);
-  wait(Waits::kForSocket, service_.settings.write_timeout);
+  if (waits_ != Waits::kForSocket) wait(Waits::kForSocket, service_.settings.write_timeout);
   socket_.async_write_some(BufferView{&buffers_},
                            [self = shared_from_this()](const error_code& error, std::size_t length) {
                              self->on_written(error, length);
@@ -305,7 +306,9 @@ void Viewer::write() {
 
 void Viewer::on_written(const error_code& error, std::size_t length) {
   if (has_ended_) return;
+  if (error == boost::asio::error::operation_aborted) return go_on();  // see on_tick()
   if (error) return end();
+  wait(Waits::kForNothing, std::chrono::nanoseconds::max());
   const std::size_t of_head = std::min(length, head_.size() - head_written_);
   head_written_ += of_head;
   if (body_) {
@@ -358,7 +361,12 @@ void Viewer::on_tick(Deadline now) {
     if (has_gone()) return end();
     on_news();
   }
-  if (has_ended_ || now < deadline_) return;
+  if (has_ended_) return;
+  if (waits_ == Waits::kForSocket && body_ && body_->must_give_up_stream()) {
+    error_code ignored;
+    socket_.cancel(ignored);  // the write that reads the stream's chunks; it goes on with copies
+  }
+  if (now < deadline_) return;
   switch (waits_) {
     case Waits::kForRequest:
       return cut(input_.size() > 0 || header_bytes_ > 0 ? Cut::kHeader : Cut::kIdle, "");
