@@ -338,6 +338,52 @@ TEST_CASE("a response that fits into a window keeps no stream from others, howev
   }
 }
 
+TEST_CASE(
+    "viewers who take nothing lose their streams to those who wait, and go on later, every byte exact") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 24 << 20);
+  const DaemonProcess daemon = site.start();
+  const StreamerProcess streamer({{"a", daemon.socket()}},
+                                 {"--open-timeout", "600", "--write-timeout", "600"});
+  std::vector<Wire> silent;
+  for (unsigned i = 0; i < 100; ++i) {
+    silent.emplace_back(streamer.port());
+    silent.back().ask("/1/1");
+  }
+  for (Wire& wire : silent) CHECK(wire.receive_head().status == 200);
+  for (int turn = 0; turn < 3; ++turn)
+    CHECK(problem_with(ask(streamer, "/1/1"), 200, file, 0, file.size) == "");
+  for (std::size_t i = 0; i < silent.size(); i += 33) {
+    const std::string body = silent[i].take(file.size);
+    REQUIRE(body.size() == file.size);
+    CHECK(file.difference(0, std::as_bytes(std::span(body))) == "");
+  }
+}
+
+TEST_CASE("a recording that is another file when its viewer's turn comes again ends there") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 24 << 20);
+  const RecordingFile small = site.record({1, 2}, 1000);
+  const DaemonProcess daemon = site.start();
+  const StreamerProcess streamer(
+      {{"a", daemon.socket()}},
+      {"--streams", "1", "--open-timeout", "600", "--write-timeout", "600", "--stall-timeout", "600"});
+  Wire silent(streamer.port());
+  silent.ask("/1/1");
+  CHECK(silent.receive_head().status == 200);
+  REQUIRE(wait_until([&] {
+    const bool is_served = problem_with(ask(streamer, "/1/2"), 200, small, 0, small.size).empty();
+    return is_served && streamer.metric("nvr_streamer_disk_streams_in_use{disk=\"a\"}") == 0;
+  }));
+  const RecordingFile other = make_recording(site.root().path(), {1, 1}, 24 << 20, 77);
+  REQUIRE(rename(other.path.c_str(), file.path.c_str()) == 0);
+  const std::string body = silent.take(file.size);
+  CHECK(body.size() < file.size);
+  CHECK(file.difference(0, std::as_bytes(std::span(body))) == "");
+  CHECK(streamer.metric("nvr_streamer_connections_cut_total{reason=\"disk_error\"}") == 1);
+  CHECK(problem_with(ask(streamer, "/1/1"), 200, other, 0, other.size) == "");
+}
+
 TEST_CASE("SIGTERM lets the response that has begun end, and takes no other") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 24 << 20);

@@ -6,8 +6,9 @@
 // error with a status: a proxy that joins responses (nginx's slices) takes one that breaks off for a whole
 // one.
 //
-// While others wait for a stream, a body gives up its own as soon as its last chunk is there: what the
-// socket has not taken is copied, so that the chunks go back with the stream.
+// While others wait for a stream, a body gives up its own as soon as its last chunk is there, or when its
+// viewer has taken nothing for a while: what the socket has not taken is copied, so that the chunks go back
+// with the stream. For the rest it queues again, once its viewer takes bytes.
 #pragma once
 
 #include <boost/asio/buffer.hpp>
@@ -30,12 +31,15 @@ class Body {
     kFailed,   // what there was has been written, unless it fits(), and no more will come: error()
   };
 
-  // Of a recording of which bytes are to be sent.
-  explicit Body(Found found);
+  // Of a recording of which bytes are to be sent. `listener` hears when to fill() again, whatever state it
+  // was in: the disk's queue would not move otherwise.
+  Body(RecordingId recording, Found found, DiskListener& listener);
 
   // Takes what has arrived: of one that fits into the window all, of others up to half the window, since the
   // other half is read meanwhile.
   [[nodiscard]] State fill();
+  // The listener is to hear of the disk's news.
+  void listen();
   // What can be written, in order; valid until the next consume().
   void append_to(std::vector<boost::asio::const_buffer>& buffers) const;
   // So many bytes of that have been written.
@@ -52,6 +56,8 @@ class Body {
   [[nodiscard]] const Error& error() const { return *error_; }
 
  private:
+  [[nodiscard]] Stream* stream();
+  [[nodiscard]] bool is_other_version(Stream& stream);
   void hold(Chunk chunk);
   [[nodiscard]] bool must_wait() const { return fits_ && to_come_ > 0; }
 
@@ -60,10 +66,17 @@ class Body {
     std::span<const std::byte> left;                    // of them
   };
 
+  const RecordingId recording_;
+  const RecordingInfo version_;
+  const std::uint64_t end_;  // of the bytes to send, in the recording
   Disk& disk_;
-  std::unique_ptr<Loan> loan_;  // none: given up
-  std::uint64_t to_come_;       // bytes that the stream is still to deliver
-  const bool fits_;             // into the window
+  DiskListener& listener_;
+  std::unique_ptr<Loan> loan_;     // none: given up
+  bool is_checked_ = true;         // its stream reads `version_`
+  bool is_resting_ = false;        // gave up its stream, and the viewer has taken nothing since
+  Deadline moved_ = Clock::now();  // when the viewer last took bytes, or the stream came
+  std::uint64_t to_come_;          // bytes that the stream is still to deliver
+  const bool fits_;                // into the window
   const std::size_t most_held_;
   std::vector<Piece> held_;
   std::optional<Error> error_;

@@ -25,13 +25,13 @@ bool looks_like_mp4(std::span<const std::byte> bytes) {
   return bytes.size() >= 8 && std::memcmp(bytes.data() + 4, "ftyp", 4) == 0;
 }
 
+}  // namespace
+
 bool is_same(const RecordingInfo& a, const RecordingInfo& b) {
   const bool births_known = a.birth_ns != 0 && b.birth_ns != 0;
   return a.device == b.device && a.inode == b.inode && a.size == b.size && a.mtime_ns == b.mtime_ns &&
          (!births_known || a.birth_ns == b.birth_ns);
 }
-
-}  // namespace
 
 std::string text_for_viewer(const std::optional<Trouble>& trouble, std::string_view otherwise) {
   if (!trouble) return std::string(otherwise);

@@ -46,6 +46,9 @@ struct Refusal {
   std::string detail;  // for the log
 };
 
+// Are both the same version of the same file?
+[[nodiscard]] bool is_same(const RecordingInfo& a, const RecordingInfo& b);
+
 // How the disk is, or `otherwise` when it is well.
 [[nodiscard]] std::string text_for_viewer(const std::optional<Trouble>& trouble, std::string_view otherwise);
 // What the disk said, as a response.

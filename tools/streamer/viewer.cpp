@@ -258,7 +258,7 @@ void Viewer::send_recording(Found found) {
   head_ = to_text(response);
   head_written_ = 0;
   promised_ = response.result_int();
-  if (found.loan) body_.emplace(std::move(found));
+  if (found.loan) body_.emplace(recording_, std::move(found), *this);
   go_on();
 }
 
@@ -288,7 +288,7 @@ void Viewer::go_on() {
     return body_->fits() ? take_back(refusal_of(body_->disk(), body_->error()))
                          : cut(Cut::kDiskError, body_->error().message);
   if (waits_ != Waits::kForChunk) wait(Waits::kForChunk, service_.settings.stall_timeout);
-  body_->disk().listen(*this);
+  body_->listen();
 }
 
 void Viewer::write() {
@@ -351,6 +351,7 @@ void Viewer::on_news() {
   const auto self = shared_from_this();  // may end
   if (waits_ == Waits::kForFirstChunk) return poll_fetch();
   if (waits_ == Waits::kForChunk) return go_on();
+  if (waits_ == Waits::kForSocket && body_) static_cast<void>(body_->fill());
 }
 
 void Viewer::on_tick(Deadline now) {
