@@ -86,9 +86,9 @@ class Nginx {
 // A host: a disk, its daemon and its streamer.
 struct Host {
   Host() : daemon(site.start()) {}
-  void start() {
-    streamer.emplace(std::vector<std::pair<std::string, std::string>>{{"disk1", daemon.socket()}},
-                     std::vector<std::string>{"--replicas"});
+  void start(std::vector<std::string> arguments = {}) {
+    arguments.emplace_back("--replicas");
+    streamer.emplace(std::vector<std::pair<std::string, std::string>>{{"disk1", daemon.socket()}}, arguments);
   }
   [[nodiscard]] double sent() const {
     return streamer->metric("nvr_streamer_body_bytes_total{disk=\"disk1\"}");
@@ -176,6 +176,26 @@ TEST_CASE("behind nginx: a recording that grows is whole for everybody, and kept
   const double sent = one.sent();
   CHECK((nginx.get("/1/1").output == content));
   CHECK(one.sent() == sent);
+}
+
+TEST_CASE("behind nginx: more viewers than streams are all served") {
+  if (const auto reason = missing_program({"nginx", "curl"})) return skip_or_fail(*reason);
+  constexpr std::uint32_t kViewers = 200;  // as many as nginx takes with its 512 connections
+  Host one;
+  Host two;
+  for (std::uint32_t i = 1; i <= kViewers; ++i) let_rest(one.site.record({1, i}, 100'000).path);
+  one.start({"--streams", "4"});
+  two.start({"--streams", "4"});
+  const Nginx nginx(*one.streamer, *two.streamer);
+  const std::string statuses =
+      nginx
+          .get("/1/[1-" + std::to_string(kViewers) + "]",
+               {"--parallel", "--parallel-immediate", "--parallel-max", std::to_string(kViewers), "--output",
+                "/dev/null", "--write-out", "%{http_code} "})
+          .output;
+  std::string expected;
+  for (std::uint32_t i = 0; i < kViewers; ++i) expected += "200 ";
+  CHECK(statuses == expected);
 }
 
 TEST_CASE("behind nginx: a host dies while a client downloads, and the client gets every byte") {
