@@ -360,6 +360,30 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("viewers share one stream in turn, every byte exact") {
+  const Site site;
+  const RecordingFile file = site.record({1, 1}, 24 << 20);
+  const DaemonProcess daemon = site.start();
+  const StreamerProcess streamer(
+      {{"a", daemon.socket()}},
+      {"--streams", "1", "--open-timeout", "600", "--write-timeout", "600", "--stall-timeout", "600"});
+  std::vector<Wire> viewers;
+  std::vector<std::string> bodies(3);
+  for (std::size_t i = 0; i < bodies.size(); ++i) {
+    viewers.emplace_back(streamer.port());
+    viewers.back().ask("/1/1", {bytes(i, file.size - 1)});
+  }
+  for (Wire& viewer : viewers) CHECK(viewer.receive_head().status == 206);
+  for (int turn = 0; turn < 3; ++turn) {
+    for (std::size_t i = 0; i < bodies.size(); ++i)
+      bodies[i] += viewers[i].take(std::min<std::size_t>(8 << 20, file.size - i - bodies[i].size()));
+  }
+  for (std::size_t i = 0; i < bodies.size(); ++i) {
+    CHECK(bodies[i].size() == file.size - i);
+    CHECK(file.difference(i, std::as_bytes(std::span(bodies[i]))) == "");
+  }
+}
+
 TEST_CASE("a recording that is another file when its viewer's turn comes again ends there") {
   const Site site;
   const RecordingFile file = site.record({1, 1}, 24 << 20);
