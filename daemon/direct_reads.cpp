@@ -14,7 +14,9 @@
 namespace nvr::daemon {
 namespace {
 
-constexpr std::uint32_t kPage = 4096;
+// Slots begin at multiples of it in their segment (shm/protocol.h), whatever the kernel's page size is.
+constexpr std::uint32_t kSlotAlign = 4096;
+static_assert(alignof(shm::ReadHeader) == kSlotAlign);
 
 }  // namespace
 
@@ -24,7 +26,7 @@ DirectRead plan_direct_read(const Operation& operation) {
   const std::uint32_t left = operation.left();
   const auto skip = static_cast<std::uint32_t>(position % align);
   const auto whole = static_cast<std::uint32_t>(left / align * align);
-  // Slots begin at pages, so what is aligned in the read is aligned in memory.
+  // No block is larger than kSlotAlign, so what is aligned in the read is aligned in memory.
   if (skip == 0 && operation.done % align == 0 && whole > 0)
     return {.offset = position, .length = whole, .skip = 0, .bounces = false};
   const std::uint64_t end = (position + left + align - 1) / align * align;
@@ -35,8 +37,9 @@ DirectRead plan_direct_read(const Operation& operation) {
 }
 
 std::byte* BounceBuffer::get(std::uint32_t longest) {
-  // The blocks around a read begin and end up to a page beside it.
-  if (!memory_) memory_.reset(static_cast<std::byte*>(std::aligned_alloc(kPage, longest + 2 * kPage)));
+  // The blocks around a read begin and end up to a block beside it.
+  if (!memory_)
+    memory_.reset(static_cast<std::byte*>(std::aligned_alloc(kSlotAlign, longest + 2 * kSlotAlign)));
   return memory_.get();
 }
 
@@ -64,10 +67,10 @@ std::int64_t BounceBuffer::deliver(const DirectRead& read, std::int64_t result,
 std::uint32_t direct_alignment_of(int fd) {
   struct statx st = {};
   if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_DIOALIGN, &st) != 0) return 0;
-  if ((st.stx_mask & STATX_DIOALIGN) == 0) return kPage;  // before Linux 6.1; no disk asks for more
+  if ((st.stx_mask & STATX_DIOALIGN) == 0) return kSlotAlign;  // before Linux 6.1; no disk asks for more
   if (st.stx_dio_offset_align == 0) return 0;
   const std::uint32_t align = std::max(st.stx_dio_offset_align, st.stx_dio_mem_align);
-  return align <= kPage ? align : 0;
+  return align <= kSlotAlign ? align : 0;
 }
 
 std::int32_t RegisteredWindows::add(io_uring& ring, std::span<std::byte> window) {

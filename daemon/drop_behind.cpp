@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "daemon/page_cache.h"
+#include "daemon/page_table.h"
 
 namespace nvr::daemon {
 namespace {
@@ -13,13 +14,12 @@ namespace {
 #ifndef RWF_DONTCACHE
 constexpr int RWF_DONTCACHE = 0x80;  // Linux 6.14
 #endif
-constexpr std::uint64_t kPage = 4096;
 
-constexpr std::uint64_t round_down(std::uint64_t offset) {
-  return offset / kPage * kPage;
+std::uint64_t round_down(std::uint64_t offset) {
+  return offset / page_bytes() * page_bytes();
 }
-constexpr std::uint64_t round_up(std::uint64_t offset) {
-  return round_down(offset + kPage - 1);
+std::uint64_t round_up(std::uint64_t offset) {
+  return round_down(offset + page_bytes() - 1);
 }
 
 // [begin, end): whole pages.

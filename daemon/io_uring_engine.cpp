@@ -387,7 +387,9 @@ std::int64_t IoUringEngine::finish_read(Operation& operation, std::int64_t resul
   }
   if (result > 0 && request.reads_extents) file.extents_known = true;
   // What is in memory is there as soon as it has been submitted.
-  operation.asks_disk |= rounds_ - request.round > 1 || request.reads_extents || file.dio_align > 0;
+  const bool was_away = rounds_ - request.round > 1 && !request.reads_extents;
+  if (operation.kind == Operation::Kind::kRead) PageCache::learn(operation, was_away ? 0 : result);
+  operation.asks_disk |= was_away || request.reads_extents || file.dio_align > 0;
   return file.dio_align > 0 && request.direct.bounces
              ? request.bounce.deliver(request.direct, result, operation)
              : result;

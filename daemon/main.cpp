@@ -7,6 +7,7 @@
 #include "daemon/limits.h"
 #include "daemon/log.h"
 #include "daemon/options.h"
+#include "daemon/page_table.h"
 #include "daemon/signals.h"
 
 namespace {
@@ -27,6 +28,7 @@ int main(int argc, char** argv) {
   set_descriptor_limit(options.max_clients, !options.metrics.empty());
   if (auto left = check_memory_left(); !left) fail_to_start(left.error());
   if (auto there = check_proc(); !there) fail_to_start(there.error());
+  PageTable::of_this_process();
   // A client of the same user could otherwise write to our memory through /proc/<pid>/mem.
   prctl(PR_SET_DUMPABLE, 0);
   if (options.sandbox) prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 
+#include "daemon/page_table.h"
 #include "daemon/sigbus_guard.h"
 #include "shm/clock.h"
 
@@ -19,35 +20,44 @@ namespace {
 #ifndef SYS_cachestat
 constexpr long SYS_cachestat = 451;
 #endif
-constexpr std::uint64_t kPage = 4096;
-// How far ahead one mincore() looks at most (2048 pages, one call per 128 chunks of a hot file), and for how
-// long its answer is relied on. What is reclaimed in between costs a page fault, no more.
+// How far ahead one look at what is in memory goes at most (one call per 128 chunks of a hot file), and for
+// how long its answer is relied on. What is reclaimed in between costs a page fault, no more.
 constexpr std::uint64_t kMostResidencyWindow = 8 << 20;
+constexpr std::uint64_t kMostPagesLooked = kMostResidencyWindow / kLeastPageBytes;
+static_assert(kMostPagesLooked <= PageTable::kMostPages);
 constexpr std::uint64_t kResidencyTrustNs = 10 * shm::kMillisecond;
 // What a copy from a map shows at a time: a reader that looks for it finds it sooner than it gives up and
 // sleeps, and while it is in the processor's cache.
 constexpr std::uint32_t kPieceBytes = 2 * shm::kSlotBytes;
 
-constexpr std::uint64_t page_of(std::uint64_t offset) {
-  return offset / kPage * kPage;
+std::uint64_t page_of(std::uint64_t offset) {
+  return offset / page_bytes() * page_bytes();
 }
 
-// The first offset in [offset, end) whose page is not in the page cache, as far as kMostResidencyWindow.
+// How many of the `count` pages of the map from `begin` on are in the page cache, one after the other.
+std::size_t count_in_memory(const std::byte* begin, std::size_t count) {
+  std::array<unsigned char, kMostPagesLooked> pages;
+  if (mincore(const_cast<std::byte*>(begin), count * page_bytes(), pages.data()) != 0) return 0;
+  const auto* const missing =
+      std::find_if(pages.data(), pages.data() + count, [](unsigned char page) { return (page & 1) == 0; });
+  return static_cast<std::size_t>(missing - pages.data());
+}
+
+// The first offset in [offset, end) that a copy from the map would have to wait for, as far as
+// kMostResidencyWindow.
 std::uint64_t first_missing(const SampleFile& file, std::uint64_t offset, std::uint64_t end) {
   const std::uint64_t from = page_of(offset);
   const std::uint64_t to = std::min(end, from + kMostResidencyWindow);
-  std::array<unsigned char, kMostResidencyWindow / kPage> pages;
-  if (mincore(file.map->data() + from, to - from, pages.data()) != 0) return offset;
-  const auto count = (to - from + kPage - 1) / kPage;
-  const auto* const missing =
-      std::find_if(pages.data(), pages.data() + count, [](unsigned char page) { return (page & 1) == 0; });
-  return std::clamp(from + static_cast<std::uint64_t>(missing - pages.data()) * kPage, offset, to);
+  const std::byte* const begin = file.map->data() + from;
+  const std::size_t count = (to - from + page_bytes() - 1) / page_bytes();
+  // Of files of others mincore() says that all is in memory.
+  const std::size_t found = file.residency_known ? count_in_memory(begin, count)
+                                                 : PageTable::of_this_process().count_present(begin, count);
+  return std::clamp(from + found * page_bytes(), offset, to);
 }
 
-// How far from `offset` on the file is in the page cache, as far as has been looked: at least to `end`.
-// `offset` itself where it cannot be told.
+// How far from `offset` on the file is in memory, as far as has been looked: at least to `end`.
 std::uint64_t resident_end(SampleFile& file, std::uint64_t offset, std::uint64_t end) {
-  if (!file.residency_known) return offset;  // mincore() says yes to everything for files of others
   const std::uint64_t now = shm::now_ns();
   const bool is_recent = now - file.resident_at_ns <= kResidencyTrustNs;
   if (!is_recent || offset < file.resident_from || end > file.resident_until) {
@@ -67,7 +77,7 @@ std::uint64_t resident_end(SampleFile& file, std::uint64_t offset, std::uint64_t
 // with zeroes. So whoever has copied such zeroes finds the page after `end` gone. False also where that page
 // is not known to be in memory.
 bool reaches_beyond(const SampleFile& file, std::uint64_t end) {
-  const std::uint64_t next_page = page_of(end + kPage - 1);
+  const std::uint64_t next_page = page_of(end + page_bytes() - 1);
   if (next_page >= file.resident_until) return false;
   const std::span<const std::byte> map(file.map->data(), file.map->size());
   std::byte byte{};
@@ -94,7 +104,7 @@ std::optional<Presence> presence_of(int fd, std::uint64_t offset, std::uint64_t 
   } pages = {};
   if (syscall(SYS_cachestat, fd, &range, &pages, 0) != 0) return std::nullopt;
   if (pages.cached == 0) return Presence::kNone;
-  const std::uint64_t all = (offset + length + kPage - 1) / kPage - offset / kPage;
+  const std::uint64_t all = (offset + length + page_bytes() - 1) / page_bytes() - offset / page_bytes();
   return pages.cached >= all ? Presence::kAll : Presence::kSome;
 }
 
@@ -123,6 +133,7 @@ std::int64_t PageCache::read(Operation& operation) {
     if (const std::int64_t result = read_hot(operation); result != -EAGAIN) return result;
   if (file.reads_nowait) {
     const std::int64_t result = read_nowait(operation);
+    if (result > 0 || result == -EAGAIN) learn(operation, result);
     if (result != -EOPNOTSUPP) return result;
     file.reads_nowait = false;
   }
@@ -132,7 +143,7 @@ std::int64_t PageCache::read(Operation& operation) {
 
 // Only who finds the recording in memory, and reads much of it, counts as one who reads it again.
 bool PageCache::is_hot(SampleFile& file) {
-  if (!std::exchange(file.is_counted, true) && file.residency_known && file.cache == CachePolicy::kNormal &&
+  if (!std::exchange(file.is_counted, true) && file.cache == CachePolicy::kNormal &&
       file.end - file.begin >= FileMaps::kLeastBytes && begins_in_memory(file))
     file.map = maps_.count_reader(file, shm::now_ns());
   return file.map != nullptr;
@@ -143,9 +154,21 @@ std::int64_t PageCache::read_hot(Operation& operation) {
   SampleFile& file = *operation.file;
   if (file.map == nullptr) return -EAGAIN;  // another read of the file was missing something meanwhile
   if (resident_end(file, operation.position(), end) >= end) return read_mapped(operation, end);
-  // What comes from the disk now has no page-table entries yet, and filling them costs more than a read.
-  if (file.reads_nowait) file.map = nullptr;
+  // What comes from the disk now has no page-table entries yet, and filling them costs more than a read. Of a
+  // file of others that it comes from there is not known before it has been read.
+  if (file.reads_nowait && file.residency_known) file.map = nullptr;
   return -EAGAIN;
+}
+
+void PageCache::learn(const Operation& operation, std::int64_t result) {
+  SampleFile& file = *operation.file;
+  if (file.map == nullptr || file.residency_known) return;
+  if (result <= 0) return file.map.reset();
+  const std::span<const std::byte> map(file.map->data(), file.map->size());
+  const std::uint64_t end = operation.position() + static_cast<std::uint64_t>(result);
+  std::byte byte{};
+  for (std::uint64_t at = page_of(operation.position()); at < end; at += page_bytes())
+    if (guarded_copy(&byte, map.subspan(at, 1), map) == 0) return;  // cut short meanwhile
 }
 
 std::int64_t PageCache::read_brought_in(Operation& operation, std::uint32_t length) {

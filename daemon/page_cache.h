@@ -3,8 +3,9 @@
 //
 // By a read that never waits (RWF_NOWAIT); or from a map of the file, where the file system has no such read,
 // and for files that have been mapped because they are read again and again (file_maps.h). Before a copy from
-// a map mincore() has said that the pages are there, so the SIGBUS guard around it is for truncation and
-// reclaim only.
+// a map the kernel has said that the pages are there, so the SIGBUS guard around it is for truncation and
+// reclaim only: mincore(), or for files of others, of which that tells nothing, the page table
+// (page_table.h).
 #pragma once
 
 #include <optional>
@@ -15,7 +16,7 @@
 namespace nvr::daemon {
 
 // Is none of, or all of, [offset, offset + length) in the page cache? Empty, where the kernel does not say
-// (cachestat: Linux 6.5).
+// (cachestat: Linux 6.5; from 6.14 on only of files that the caller owns or may write).
 enum class Presence : std::uint8_t { kNone, kSome, kAll };
 [[nodiscard]] std::optional<Presence> presence_of(int fd, std::uint64_t offset, std::uint64_t length);
 
@@ -41,6 +42,10 @@ class PageCache {
   // was missing; a read that was queued while the file was hot is -EAGAIN after that.
   [[nodiscard]] bool is_hot(SampleFile& file);
   [[nodiscard]] static std::int64_t read_hot(Operation& operation);
+  // A read of a hot file of others that read_hot() could not tell about has been done by other means: its
+  // next `result` bytes were in memory, and get their page-table entries; or, with no bytes, they were not,
+  // and the file is no longer hot.
+  static void learn(const Operation& operation, std::int64_t result);
   // The same by system call alone: leaves no trace. `flags` besides RWF_NOWAIT.
   [[nodiscard]] static std::int64_t read_nowait(Operation& operation, int flags = 0);
   // The next `length` bytes of it, which have just been brought in: now a fault is the better risk than to

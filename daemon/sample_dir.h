@@ -27,7 +27,7 @@ struct SampleFile {
   std::int64_t mtime_ns = 0;
   std::int64_t birth_ns = 0;  // 0: the file system does not tell
   CachePolicy cache = CachePolicy::kNormal;
-  bool residency_known = false;  // mincore() answers truthfully: the file is ours
+  bool residency_known = false;  // mincore() tells what is in memory of it: the file is ours
 
   // What will be read; set once the range is known to lie within the file.
   std::uint64_t begin = 0;

@@ -8,6 +8,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "daemon/page_table.h"
+
 namespace nvr::daemon {
 namespace {
 
@@ -60,7 +62,7 @@ std::size_t guarded_copy(std::byte* target, std::span<const std::byte> source,
     return source.size();
   }
   current_guard = nullptr;
-  const std::byte* const page = guard.fault - reinterpret_cast<std::uintptr_t>(guard.fault) % 4096;
+  const std::byte* const page = guard.fault - reinterpret_cast<std::uintptr_t>(guard.fault) % page_bytes();
   if (page <= source.data()) return 0;
   // memcpy need not go forwards, so what lies before the page that failed is not certain to be in the target:
   // copy it again. It gets shorter by at least a page each time.

@@ -1,10 +1,12 @@
 // Parts of the engines: reads past the page cache, reads that leave nothing in it, which file a map is of.
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <fstream>
@@ -18,6 +20,16 @@
 #include "shm/clock.h"
 #include "tests/support/environment.h"
 #include "tests/support/temp_dir.h"
+
+// The page size that this program is told; 0: the kernel's.
+static std::atomic<long> told_page_bytes = 0;
+
+// Instead of the C library's: asks the kernel's auxiliary vector for the page size, as that does.
+extern "C" long sysconf(int name) noexcept {
+  static const auto next = reinterpret_cast<long (*)(int)>(dlsym(RTLD_NEXT, "sysconf"));
+  const long told = told_page_bytes;
+  return name == _SC_PAGESIZE && told > 0 ? told : next(name);
+}
 
 namespace nvr::daemon {
 namespace {
@@ -249,6 +261,21 @@ TEST_CASE("drop behind: what a read brought in goes after it, what was there sta
   cold.bring_in(12, 1);
   drop.after(others.operation);
   CHECK(cold.presence(10, 2) == Presence::kAll);
+}
+
+TEST_CASE("drop behind: the kernel says how large a page is") {
+  ColdFile cold;
+  if (!cold.is_cold())
+    return test::skip_or_fail("the page cache of this file system cannot be emptied or asked");
+  cold.bring_in(0, 16);
+  told_page_bytes = 4 * kPage;
+  give_back(cold.file, 1, 5 * kPage);  // of two larger pages, neither as a whole
+  CHECK(presence_of(cold.file.fd.get(), 0, 16 * kPage) == Presence::kAll);
+  give_back(cold.file, kPage, 9 * kPage);
+  told_page_bytes = 0;
+  CHECK(cold.presence(0, 4) == Presence::kAll);
+  CHECK(cold.presence(4, 4) == Presence::kNone);
+  CHECK(cold.presence(8, 8) == Presence::kAll);
 }
 
 TEST_CASE("drop behind: what is given back are whole pages, no more than was brought in") {

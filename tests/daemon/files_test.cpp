@@ -31,6 +31,7 @@
 #include "daemon/io_uring_engine.h"
 #include "daemon/listener.h"
 #include "daemon/page_cache.h"
+#include "daemon/page_table.h"
 #include "daemon/sample_dir.h"
 #include "daemon/sigbus_guard.h"
 #include "shm/clock.h"
@@ -44,6 +45,9 @@ namespace nvr::daemon {
 namespace {
 
 using Scratch = test::TempDir;
+
+// Opened before any test, for good: no test leaks it.
+[[maybe_unused]] const PageTable& page_table = PageTable::of_this_process();
 
 void write_file(const std::string& path, std::size_t bytes, char fill = 'x') {
   std::ofstream(path) << std::string(bytes, fill);
@@ -283,6 +287,12 @@ struct HotRecording {
     operation.offset = offset;
     return PageCache::read_hot(operation);
   }
+  // As if the recording were another user's, and the kernel had taken its pages out of the page table.
+  void become_unknown() {
+    file.residency_known = false;
+    file.resident_until = 0;
+    madvise(map->data(), map->size(), MADV_DONTNEED);
+  }
 
   PageCache cache;
   SampleFile file;
@@ -322,10 +332,30 @@ TEST_CASE(
   write_file(scratch / file_name_of({1, 1}), 2 * HotRecording::kBytes);
   HotRecording recording(scratch.path());
   REQUIRE(recording.read(0) == HotRecording::kBytes);
-  recording.file.residency_known = false;  // as if a page had been reclaimed
+  madvise(recording.map->data(), recording.map->size(), MADV_DONTNEED);
+  fsync(recording.file.fd.get());
+  posix_fadvise(recording.file.fd.get(), 0, 0, POSIX_FADV_DONTNEED);
+  recording.file.resident_until = 0;
+  if (presence_of(recording.file.fd.get(), 0, recording.file.size) != Presence::kNone)
+    return test::skip_or_fail("the page cache of this file system cannot be emptied or asked");
   CHECK(recording.read(0) == -EAGAIN);
-  recording.file.residency_known = true;
   CHECK(PageCache::read_hot(recording.operation) == -EAGAIN);  // the next one in the queue
+}
+
+TEST_CASE(
+    "page cache: what has been read of another user's hot recording is copied from its map from then on") {
+  const Scratch scratch;
+  write_file(scratch / file_name_of({1, 1}), 2 * HotRecording::kBytes);
+  HotRecording recording(scratch.path());
+  recording.become_unknown();
+  CHECK(recording.read(0) == -EAGAIN);
+  CHECK(recording.file.map != nullptr);
+  REQUIRE(recording.cache.read(recording.operation) == HotRecording::kBytes);
+  CHECK(recording.read(0) == HotRecording::kBytes);
+  CHECK(std::ranges::count(recording.target, std::byte{'x'}) == HotRecording::kBytes);
+  CHECK(recording.read(HotRecording::kBytes) == -EAGAIN);  // of which nothing has been read
+  PageCache::learn(recording.operation, -EAGAIN);
+  CHECK(recording.file.map == nullptr);
 }
 
 TEST_CASE("io_uring: a read that needs the disk after all does not hold up the copies behind it") {
@@ -340,7 +370,7 @@ TEST_CASE("io_uring: a read that needs the disk after all does not hold up the c
   if (!engine) return test::skip_or_fail(engine.error().message);
   (*engine)->submit(missing.operation);
   (*engine)->submit(cached.operation);
-  missing.file.residency_known = false;  // as if a page had been reclaimed
+  missing.become_unknown();
   std::array<Completion, 4> completions;
   REQUIRE((*engine)->reap(completions) == 1);  // at once: nothing else would end the sleep that follows
   CHECK(completions[0].operation == &cached.operation);
@@ -352,6 +382,10 @@ TEST_CASE("io_uring: a read that needs the disk after all does not hold up the c
   }
   CHECK(completions[0].operation == &missing.operation);
   CHECK(completions[0].result == HotRecording::kBytes);
+  // It has left page-table entries behind.
+  missing.file.map = missing.map;
+  (*engine)->submit(missing.operation);
+  REQUIRE((*engine)->reap(completions) == 1);
 }
 
 // One read of a file that is cut while it goes on.

@@ -146,6 +146,8 @@ Result<void> FileSet::write_file(std::size_t file) {
       sums_[file].push_back(sums_[file].back() + sum_of_lines(bytes.subspan(page, kPageBytes)));
     if (auto written = write_frames(fd.get(), bytes, name); !written) return written;
   }
+  if (shape_.owner && fchown(fd.get(), *shape_.owner, static_cast<gid_t>(-1)) != 0)
+    return fail_errno(errno, "cannot give " + name + " to another user");
   if (fdatasync(fd.get()) != 0) return fail_errno(errno, "cannot write " + name + " to disk");
   return {};
 }

@@ -2,9 +2,12 @@
 // sum that a consumer of each chunk must come to.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +26,7 @@ inline constexpr std::size_t kPageBytes = 4096;
 struct FileShape {
   std::size_t count = 16;
   std::uint64_t bytes = 64U << 20;  // a multiple of kChunkBytes
+  std::optional<uid_t> owner = {};  // none: whoever writes them
 };
 
 struct FileRange {

@@ -208,6 +208,8 @@ int run(int argc, char** argv) {
   app.add_option("--file-mib", file_mib, "Size of each of the 16 files")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
+  app.add_option("--owner", options.files.owner,
+                 "The user (a number) that the files belong to, as recorders own theirs; root only");
   app.add_option("--run-ms", run_ms, "Shortest time of one measurement")
       ->check(CLI::Range(0, 60'000))
       ->capture_default_str();

@@ -111,7 +111,8 @@ void require(Referee& referee) {
 Plan plan_small(const BenchOptions& options) {
   const FileShape many = {
       .count = kRecordings,
-      .bytes = std::max<std::uint64_t>(options.files.bytes * options.files.count / kRecordings, 1U << 20)};
+      .bytes = std::max<std::uint64_t>(options.files.bytes * options.files.count / kRecordings, 1U << 20),
+      .owner = options.files.owner};
   return {.heading = fmt::format("small: random ranges of {} in the page cache, {}\n"
                                  "       one thread opens, reads and closes; an op is one such range",
                                  describe(many), describe_run(options)),
