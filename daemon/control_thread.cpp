@@ -154,6 +154,8 @@ Result<void> ControlThread::on_directory_opened(const DirectoryOpened& opened) {
   if (!opened.note.empty()) spdlog::warn("{}; serving with engine {}", opened.note, opened.engine);
   if (opened.is_empty)
     spdlog::warn("the directory {} is empty: is its disk mounted? (--expect-file tells)", options_.directory);
+  if (const std::string doubts = doubts_about(opened.device, options_.reserve_percent); !doubts.empty())
+    spdlog::warn("{}: {}", options_.directory, doubts);
   if (const std::string advice = advice_for(opened.device); !advice.empty()) spdlog::warn("{}", advice);
   auto listening =
       options_.passed_listener >= 0

@@ -1,4 +1,5 @@
-// What kind of device a directory lies on, by sysfs.
+// What kind of disk a directory lies on, as far as the kernel tells: by sysfs, and where the file system has
+// no device of its own, by what lies below it.
 #pragma once
 
 #include <cstdint>
@@ -11,18 +12,23 @@ namespace nvr::daemon {
 
 struct Device {
   bool rotational = false;
-  bool known = false;  // sysfs had an answer; loop and network file systems often give none
+  bool known = false;            // somebody said so
+  std::string file_system = {};  // such as "btrfs" or "fuse.mergerfs"; empty: the kernel has a device for it
   // The most that the kernel reads ahead at one bidding: the larger of read_ahead_kb and the largest request.
   std::uint64_t request_bytes = 128 << 10;
-  std::string queue;  // its settings in /sys, such as "/sys/dev/block/8:1/../queue/"; empty: it has none
+  std::string queue = {};  // its settings in /sys, such as "/sys/dev/block/8:1/../queue/"; empty: it has none
 };
 
-// Reads /sys, and not the disk itself; of a loop device the place of its image, to see what that lies on.
-// `wanted` overrides what is said of rotation.
-[[nodiscard]] Device describe_device(std::uint64_t device, DeviceKind wanted);
+// Of the directory `fd`. Reads /sys and /proc, and not the disk itself; of a loop device the place of its
+// image, and of an overlay those of its layers, to see what they lie on. Of several disks, all count as
+// spinning if one is. `wanted` overrides what is said of rotation.
+[[nodiscard]] Device describe_device(int fd, DeviceKind wanted);
 [[nodiscard]] std::string_view to_string(const Device& device);
 // What is wrong with the settings of a spinning disk, and the command that mends it; empty when they are
 // right.
 [[nodiscard]] std::string advice_for(const Device& device);
+// What was taken for granted because the kernel does not tell, or what has no effect for what it tells, and
+// the option that mends it; empty: neither.
+[[nodiscard]] std::string doubts_about(const Device& device, std::uint32_t reserve_percent);
 
 }  // namespace nvr::daemon

@@ -129,7 +129,7 @@ bool DiskThread::open_directory() {
 }
 
 bool DiskThread::set_up_engine() {
-  const Device device = describe_device(directory_->identity().device, options_.device_kind);
+  const Device device = describe_device(directory_->fd(), options_.device_kind);
   auto chosen = make_engine(options_.engine, *directory_, doorbells_.fd(), device,
                             {.io_depth = options_.io_depth, .restrict_ring = options_.sandbox});
   if (!chosen) {

@@ -20,7 +20,7 @@ Result<ChosenEngine> make_engine(const std::string& name, const SampleDir& direc
     const std::uint32_t depth = setup.io_depth != 0 ? setup.io_depth
                                 : device.rotational ? kRotationalDepth
                                                     : kSolidDepth;
-    auto engine = IoUringEngine::create(directory, wakeups, depth, setup.restrict_ring);
+    auto engine = IoUringEngine::create(directory, wakeups, depth, setup.restrict_ring, device.request_bytes);
     if (engine) {
       chosen.engine = std::move(*engine);
       return chosen;

@@ -27,6 +27,7 @@ namespace {
 // user_data is the address of an Operation, or of one of these.
 char doorbells_tag;
 char closed_tag;
+char advised_tag;
 char proof_tag;
 
 // Kernel threads that wait for the disk: for opens and for reads of files whose extents are not in memory
@@ -75,18 +76,21 @@ Result<void> refuse(int error, const char* what) {
 // --------------------------------------------------------------------------------------------------------
 
 Result<std::unique_ptr<IoUringEngine>> IoUringEngine::create(const SampleDir& directory, int wakeups,
-                                                             std::uint32_t depth, bool restrict_ring) {
-  std::unique_ptr<IoUringEngine> engine(new IoUringEngine(directory, wakeups, depth));
+                                                             std::uint32_t depth, bool restrict_ring,
+                                                             std::uint64_t request_bytes) {
+  std::unique_ptr<IoUringEngine> engine(new IoUringEngine(directory, wakeups, depth, request_bytes));
   if (auto set_up = engine->set_up(restrict_ring); !set_up) return tl::unexpected(set_up.error());
   if (auto proven = engine->prove(); !proven) return tl::unexpected(proven.error());
   engine->watch_doorbells();
   return engine;
 }
 
-IoUringEngine::IoUringEngine(const SampleDir& directory, int wakeups, std::uint32_t depth)
+IoUringEngine::IoUringEngine(const SampleDir& directory, int wakeups, std::uint32_t depth,
+                             std::uint64_t request_bytes)
     : directory_(&directory),
       wakeups_(wakeups),
       depth_(depth),
+      request_bytes_(request_bytes),
       how_(SampleDir::how_to_open()),
       requests_(kMaxOperations),
       nowhere_(shm::kSlotBytes) {}
@@ -128,8 +132,8 @@ Result<void> IoUringEngine::set_up(bool restrict_ring) {
     return refuse(error > 0 ? error : EOPNOTSUPP, "io_uring_register");
   }
   bool complete = true;
-  for (const int opcode :
-       {IORING_OP_READ, IORING_OP_READV, IORING_OP_OPENAT2, IORING_OP_CLOSE, IORING_OP_POLL_ADD})
+  for (const int opcode : {IORING_OP_READ, IORING_OP_READV, IORING_OP_OPENAT2, IORING_OP_CLOSE,
+                           IORING_OP_POLL_ADD, IORING_OP_FADVISE})
     complete &= io_uring_opcode_supported(probe, opcode) != 0;
   io_uring_free_probe(probe);
   if (!complete) return refuse(EOPNOTSUPP, "the kernel lacks an operation");
@@ -246,6 +250,7 @@ void IoUringEngine::submit_prefetch(Operation& operation) {
   // With the kernel's own readahead two of them at a time would be read in turns, a piece of this and a piece
   // of that.
   read_as_told(file);
+  if (!file.has_places) advise(operation);
   std::uint32_t count = 0;
   for (std::size_t left = operation.length - operation.done; left > 0; ++count) {
     request.parts[count] = {.iov_base = nowhere_.data(), .iov_len = std::min(left, nowhere_.size())};
@@ -254,6 +259,19 @@ void IoUringEngine::submit_prefetch(Operation& operation) {
   io_uring_sqe& sqe = next_sqe();
   io_uring_prep_readv(&sqe, file.fd.get(), request.parts.data(), count, operation.position());
   send_read(operation, sqe, !is_cached(operation));
+}
+
+// A file system that is no disk's own (FUSE, NFS) has each read wait for one request after the other, of what
+// it reads ahead at most. All of a segment's shall be on their way at once, or others' come in between.
+void IoUringEngine::advise(const Operation& operation) {
+  const std::uint64_t end = operation.offset + operation.length;
+  for (std::uint64_t at = operation.position(); at < end; at += request_bytes_) {
+    io_uring_sqe& sqe = next_sqe();
+    io_uring_prep_fadvise(&sqe, operation.file->fd.get(), at,
+                          static_cast<off_t>(std::min(request_bytes_, end - at)), POSIX_FADV_WILLNEED);
+    io_uring_sqe_set_data(&sqe, &advised_tag);
+    ++outstanding_;
+  }
 }
 
 // Is all that is left of it in memory? Asked only of files whose extents may not be.
@@ -347,7 +365,7 @@ std::size_t IoUringEngine::reap(std::span<Completion> completions) {
       continue;
     }
     --outstanding_;
-    if (data == &closed_tag) continue;
+    if (data == &closed_tag || data == &advised_tag) continue;
     auto& operation = *static_cast<Operation*>(data);
     completions[count++] = {.operation = &operation, .result = finish(operation, result)};
   }

@@ -26,8 +26,10 @@ class IoUringEngine final : public Engine {
   // Sets up a ring of `depth` operations and proves that it works in this directory. The Error names the
   // cause (kernel, seccomp, sysctl, memlock, descriptors) and the remedy. `directory` outlives the engine;
   // `wakeups` is the epoll descriptor of the doorbells. `restrict_ring`: see ring_restrictions.h.
+  // `request_bytes`: the most that the kernel reads ahead at one bidding (Device::request_bytes).
   [[nodiscard]] static Result<std::unique_ptr<IoUringEngine>> create(const SampleDir& directory, int wakeups,
-                                                                     std::uint32_t depth, bool restrict_ring);
+                                                                     std::uint32_t depth, bool restrict_ring,
+                                                                     std::uint64_t request_bytes = 128 << 10);
   ~IoUringEngine() override;
 
   [[nodiscard]] std::string_view name() const override { return "io_uring"; }
@@ -56,7 +58,7 @@ class IoUringEngine final : public Engine {
     BounceBuffer bounce;
   };
 
-  IoUringEngine(const SampleDir& directory, int wakeups, std::uint32_t depth);
+  IoUringEngine(const SampleDir& directory, int wakeups, std::uint32_t depth, std::uint64_t request_bytes);
 
   [[nodiscard]] int create_ring(unsigned more_flags);
   [[nodiscard]] Result<void> set_up(bool restrict_ring);
@@ -67,6 +69,7 @@ class IoUringEngine final : public Engine {
   void submit_read(Operation& operation);
   void submit_buffered(Operation& operation);
   void submit_prefetch(Operation& operation);
+  void advise(const Operation& operation);
   [[nodiscard]] static bool is_cached(const Operation& operation);
   void submit_direct(Operation& operation);
   void send_read(Operation& operation, io_uring_sqe& sqe, bool may_wait_for_extents);
@@ -78,6 +81,7 @@ class IoUringEngine final : public Engine {
   const SampleDir* directory_;
   int wakeups_;
   std::uint32_t depth_;
+  std::uint64_t request_bytes_;
   open_how how_ = {};
   io_uring ring_ = {};
   bool is_set_up_ = false;

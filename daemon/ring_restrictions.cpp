@@ -10,8 +10,9 @@
 namespace nvr::daemon {
 namespace {
 
-constexpr std::array<std::uint8_t, 6> kOperations = {IORING_OP_READ,    IORING_OP_READV, IORING_OP_READ_FIXED,
-                                                     IORING_OP_OPENAT2, IORING_OP_CLOSE, IORING_OP_POLL_ADD};
+constexpr std::array<std::uint8_t, 7> kOperations = {IORING_OP_READ,    IORING_OP_READV, IORING_OP_READ_FIXED,
+                                                     IORING_OP_OPENAT2, IORING_OP_CLOSE, IORING_OP_POLL_ADD,
+                                                     IORING_OP_FADVISE};
 // Windows of direct reads.
 constexpr std::array<std::uint8_t, 2> kRegistrations = {IORING_REGISTER_BUFFERS2,
                                                         IORING_REGISTER_BUFFERS_UPDATE};

@@ -170,7 +170,7 @@ TEST_CASE("C24 queue wait is measured apart from service time") {
     disk.stall_opens({1, i});
   }
   const RecordingFile queued_file = make_recording(disk.backing(), {2, 1}, kChunk, 99);
-  const DaemonProcess daemon = site.start({"--io-depth", "64"});
+  const DaemonProcess daemon = site.start({"--device-kind", "solid", "--io-depth", "64"});
   Client client = connect_to(daemon, {.streams = depth + 1, .slots_per_stream = 2});
   std::vector<Stream> stuck;
   daemon.stop();  // so that it finds all commands at once, when it goes on

@@ -53,7 +53,7 @@ void check_operations(Ring& ring, int target) {
   for (int opcode = 0; opcode < 64; ++opcode) {
     bool is_needed = false;
     for (const int needed : {IORING_OP_READ, IORING_OP_READV, IORING_OP_READ_FIXED, IORING_OP_OPENAT2,
-                             IORING_OP_CLOSE, IORING_OP_POLL_ADD})
+                             IORING_OP_CLOSE, IORING_OP_POLL_ADD, IORING_OP_FADVISE})
       is_needed |= opcode == needed;
     if (is_needed) continue;
     const int result =

@@ -48,7 +48,7 @@ TEST_CASE(
   SlowDisk disk(site.directory());
   const RecordingFile stuck_file = make_recording(disk.backing(), {1, 1}, 20 * kChunkBytes, 1);
   const RecordingFile other_file = make_recording(disk.backing(), {1, 2}, 20 * kChunkBytes + 1, 2);
-  const DaemonProcess daemon = site.start();
+  const DaemonProcess daemon = site.start({"--device-kind", "solid"});
   const ReleaseAtEnd release_at_end(disk);
   Client client = connect_to(daemon, kSmall);
   disk.stall_reads(stuck_file.id);
@@ -81,7 +81,7 @@ TEST_CASE("the memory of a client that is killed with a stuck read stays until t
   SlowDisk disk(site.directory());
   const RecordingFile stuck_file = make_recording(disk.backing(), {1, 1}, 20 * kChunkBytes, 1);
   const RecordingFile other_file = make_recording(disk.backing(), {1, 2}, 20 * kChunkBytes + 1, 2);
-  const DaemonProcess daemon = site.start();
+  const DaemonProcess daemon = site.start({"--device-kind", "solid"});
   const ReleaseAtEnd release_at_end(disk);
   {
     Client warm_up = connect_to(daemon, kSmall);
