@@ -117,7 +117,10 @@ TEST_CASE("all that nvr-readerctl can do it does while the disk hangs") {
   Client client = connect_to(daemon, {.streams = 2, .slots_per_stream = 4});
   disk.stall_reads(file.id);
   Stream stream = open_stream(client, file);
-  REQUIRE(wait_until([&] { return daemon.status().at("stall").value("operation", "") == "read"; }));
+  REQUIRE(wait_until([&] {
+    const json stall = daemon.status().at("stall");
+    return stall.value("operation", "") == "read" && stall.value("since_s", 0.0) >= 0.2;
+  }));
 
   const json streams = wait_for_streams(daemon, 1, "disk");
   CHECK(streams[0].at("recording") == "3/1842086");
