@@ -16,9 +16,11 @@
 #include <optional>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "daemon/disk_model.h"
+#include "daemon/mount_info.h"
 #include "daemon/sample_dir.h"
 #include "shm/unique_fd.h"
 
@@ -110,41 +112,14 @@ Device describe_btrfs(int fd) {
   return all;
 }
 
-// A line of /proc/self/mountinfo, its escapes resolved.
-struct Mount {
-  std::string type;
-  std::string source;
-  std::string options;  // the file system's own
-};
-
-std::string unescape(const std::string& text) {
-  std::string plain;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '\\' && text.find_first_not_of("01234567", i + 1) >= i + 4 && i + 3 < text.size()) {
-      plain += static_cast<char>(std::stoi(text.substr(i + 1, 3), nullptr, 8));
-      i += 3;
-    } else {
-      plain += text[i];
-    }
-  }
-  return plain;
-}
-
 // By its number, or where the kernel does not tell that, by the device.
-std::optional<Mount> mount_of(const DirectoryIdentity& directory) {
+std::optional<MountInfo> mount_of(const DirectoryIdentity& directory) {
   const std::string device = fmt::format("{}:{}", major(directory.device), minor(directory.device));
   std::ifstream file("/proc/self/mountinfo");
-  std::optional<Mount> found;
+  std::optional<MountInfo> found;
   for (std::string line; std::getline(file, line);) {
-    std::istringstream fields(line);
-    std::uint64_t id = 0;
-    std::string parent, number, skipped;
-    fields >> id >> parent >> number;
-    if (directory.mount != 0 ? id != directory.mount : number != device) continue;
-    while (fields >> skipped && skipped != "-") continue;
-    Mount mount;
-    fields >> mount.type >> mount.source >> mount.options;
-    found = {.type = mount.type, .source = unescape(mount.source), .options = unescape(mount.options)};
+    MountInfo mount = parse_mount_info(line);
+    if (directory.mount != 0 ? mount.id == directory.mount : mount.device == device) found = std::move(mount);
   }
   return found;
 }
@@ -160,7 +135,7 @@ Device describe(int fd, int levels);
 
 // The layers are named as they were for the one that mounted it. Where they are out of sight, nothing is
 // known.
-Device describe_overlay(const Mount& mount, int levels) {
+Device describe_overlay(const MountInfo& mount, int levels) {
   std::vector<Device> disks;
   for (const std::string& option : split(mount.options, ',')) {
     const auto equals = option.find('=');
@@ -175,8 +150,8 @@ Device describe_overlay(const Mount& mount, int levels) {
   return combine(disks);
 }
 
-// Such as bcachefs: "/dev/sda:/dev/sdb".
-Device describe_sources(const Mount& mount) {
+// Its sources are block devices, as "/dev/sda:/dev/sdb" of bcachefs.
+Device describe_sources(const MountInfo& mount) {
   std::vector<Device> disks;
   for (const std::string& source : split(mount.source, ':')) {
     if (!source.starts_with("/dev/")) return {};

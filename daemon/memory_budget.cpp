@@ -5,8 +5,9 @@
 #include <algorithm>
 #include <fstream>
 #include <optional>
-#include <sstream>
-#include <string_view>
+#include <utility>
+
+#include "daemon/mount_info.h"
 
 namespace nvr::daemon {
 namespace {
@@ -18,19 +19,12 @@ struct Hierarchy {
   bool is_v2 = false;
 };
 
-// Of a line of mountinfo: "36 35 0:31 /root /mount/point options optional... - type source super-options".
-std::optional<Hierarchy> hierarchy_of(const std::string& line) {
-  Hierarchy hierarchy;
-  std::istringstream fields(line);
-  std::string skipped, type, source, options;
-  fields >> skipped >> skipped >> skipped >> hierarchy.root >> hierarchy.mount_point;
-  while (fields >> skipped && skipped != "-") {
-  }
-  fields >> type >> source >> options;
-  hierarchy.is_v2 = type == "cgroup2";
-  const bool is_v1 = type == "cgroup" && ("," + options + ",").find(",memory,") != std::string::npos;
-  if (!hierarchy.is_v2 && !is_v1) return std::nullopt;
-  return hierarchy;
+std::optional<Hierarchy> hierarchy_of(const MountInfo& mount) {
+  const bool is_v2 = mount.type == "cgroup2";
+  const bool is_v1 =
+      mount.type == "cgroup" && ("," + mount.options + ",").find(",memory,") != std::string::npos;
+  if (!is_v2 && !is_v1) return std::nullopt;
+  return Hierarchy{.root = mount.root, .mount_point = mount.mount_point, .is_v2 = is_v2};
 }
 
 // Where the process is in the hierarchy: "0::/user.slice" (v2), "4:memory:/docker/1" (v1).
@@ -74,7 +68,7 @@ std::uint64_t available_memory_bytes(const std::string& proc) {
       static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
   std::ifstream mounts(proc + "/mountinfo");
   for (std::string line; std::getline(mounts, line);)
-    if (const auto hierarchy = hierarchy_of(line))
+    if (const auto hierarchy = hierarchy_of(parse_mount_info(line)))
       if (auto path = path_in(*hierarchy, proc))
         bytes = std::min(bytes, least_limit(*hierarchy, std::move(*path)));
   return bytes;
