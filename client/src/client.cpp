@@ -150,9 +150,11 @@ Result<void> Client::dispatch() {
 DiskStatus Client::disk_status() const {
   const auto oldest = session_->stuck_operation();
   if (!oldest) return {};
+  const std::uint64_t now_ns = shm::now_ns();
   return {.stuck = true,
-          .stuck_for = std::chrono::nanoseconds(shm::stuck_for_ns(*oldest, shm::now_ns())),
-          .silent_for = std::chrono::nanoseconds(shm::silent_for_ns(*oldest, shm::now_ns())),
+          .stuck_for = std::chrono::nanoseconds(shm::stuck_for_ns(*oldest, now_ns)),
+          .silent_for = std::chrono::nanoseconds(shm::silent_for_ns(*oldest, now_ns)),
+          .answers_others = shm::answers_others(*oldest, now_ns),
           .recording = RecordingId::from_composite(oldest->recording),
           .offset = oldest->offset,
           .opening = oldest->operation == shm::DiskOperation::kOpen};

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <boost/asio/post.hpp>
 #include <cassert>
 #include <cstdio>
@@ -19,8 +18,6 @@ constexpr std::uint32_t kFewestSlots = 2;
 constexpr auto kLongestPause = std::chrono::milliseconds(1000);
 // Shorter trouble is everyday life of a busy disk, and not worth a line in the log.
 constexpr auto kWorthALine = std::chrono::seconds(1);
-// A disk that has answered others since then is not silent.
-constexpr auto kSilence = std::chrono::seconds(1);
 
 double seconds(std::chrono::nanoseconds time) {
   return std::chrono::duration<double>(time).count();
@@ -141,7 +138,7 @@ std::optional<Trouble> Disk::trouble() const {
     return Trouble{.kind = Trouble::Kind::kAway, .lasts = Clock::now() - *away_since_, .text = away_text_};
   const DiskStatus status = client_->disk_status();
   if (!status.stuck) return std::nullopt;
-  const bool is_silent = status.silent_for >= std::min<std::chrono::nanoseconds>(status.stuck_for, kSilence);
+  const bool is_silent = !status.answers_others;
   return Trouble{.kind = is_silent ? Trouble::Kind::kStuck : Trouble::Kind::kOperationStuck,
                  .lasts = is_silent ? status.silent_for : status.stuck_for,
                  .text = fmt::format("{} has been stuck for {:.1f} s on {} {}",

@@ -56,7 +56,8 @@ inline constexpr std::size_t kChunkBytes = 65536;  // every chunk of a stream bu
 struct DiskStatus {
   bool stuck = false;                     // an operation has been on the disk for longer than 100 ms
   std::chrono::nanoseconds stuck_for{};   // as the daemon counts it, ten times a second
-  std::chrono::nanoseconds silent_for{};  // of this: since the disk answered anything, be it others
+  std::chrono::nanoseconds silent_for{};  // of stuck_for: since the disk last answered a read of anybody
+  bool answers_others = false;            // it has answered since, less than a second ago
   RecordingId recording;                  // which recording the operation is for
   std::uint64_t offset = 0;               // bytes; 0 for an open
   bool opening = false;                   // an open rather than a read
