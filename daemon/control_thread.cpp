@@ -351,7 +351,7 @@ void ControlThread::look_at_disk(std::uint64_t now_ns) {
   if (watchdog_.should_warn(oldest, now_ns))
     spdlog::warn("{} has been stuck for {:.1f} s; {}; {} of {} open streams wait for the disk",
                  to_string(oldest), static_cast<double>(oldest.stuck_ns) / 1e9, answers_beside(oldest),
-                 disk.streams_waiting.value(), disk.streams_open.value() - disk.streams_ended.value());
+                 disk.streams_waiting.value(), disk.streams_served());
   if (breaker_.update(oldest))
     spdlog::warn("{}", breaker_.refuses()
                            ? "the disk has not answered for " + std::to_string(options_.fail_fast_s) +
@@ -385,6 +385,7 @@ std::string ControlThread::status() const {
                               .refuses_opens = breaker_.refuses(),
                               .operations_in_flight = disk_->in_flight().count(),
                               .peers = peers_->totals(),
+                              .leaving = peers_->leaving(),
                               .lost_lines = lost_lines(),
                               .admission = peers_->admission(),
                               .disk = disk_->statistics(),

@@ -370,26 +370,25 @@ bool Peers::populate_some() {
   return false;
 }
 
-namespace {
-
-void add_leaving(Peers::Totals& totals, const Connection& connection) {
-  ++totals.leaving;
-  for (std::uint32_t i = 0; i < connection.geometry().streams; ++i) {
-    const StreamFacts::Snapshot facts = connection.facts(i).snapshot();
-    if (facts.state == StreamState::kIdle || facts.state == StreamState::kEnding) continue;
-    ++totals.leaving_streams;
-    if (facts.wait == StreamWait::kQueue || facts.wait == StreamWait::kDisk) ++totals.leaving_waiting;
-  }
-}
-
-}  // namespace
-
 Peers::Totals Peers::totals() const {
   Totals totals = totals_;
   for (const HeldMemory& memory : held_) totals.held_bytes += memory.bytes;
-  for (const auto& [id, peer] : peers_)
-    if (peer.phase == Peer::Phase::kLeaving) add_leaving(totals, *peer.connection);
   return totals;
+}
+
+Peers::Leaving Peers::leaving() const {
+  Leaving leaving;
+  for (const auto& [id, peer] : peers_) {
+    if (peer.phase != Peer::Phase::kLeaving) continue;
+    ++leaving.connections;
+    for (std::uint32_t i = 0; i < peer.connection->geometry().streams; ++i) {
+      const StreamFacts::Snapshot facts = peer.connection->facts(i).snapshot();
+      if (facts.state == StreamState::kIdle || facts.state == StreamState::kEnding) continue;
+      ++leaving.unheard_streams;
+      if (facts.wait == StreamWait::kQueue || facts.wait == StreamWait::kDisk) ++leaving.waiting;
+    }
+  }
+  return leaving;
 }
 
 }  // namespace nvr::daemon

@@ -93,15 +93,18 @@ class Peers {
     std::uint64_t accepted = 0;
     std::uint64_t refused = 0;
     std::uint64_t violations = 0;
-    std::uint32_t controls = 0;  // now
-    // Now: connections that have ended, but the disk thread has not let go of them; it has not even heard of
-    // that for these of their streams (it may be stuck), and these of them wait for the disk.
-    std::uint32_t leaving = 0;
-    std::uint32_t leaving_streams = 0;
-    std::uint32_t leaving_waiting = 0;
+    std::uint32_t controls = 0;    // now
     std::uint64_t held_bytes = 0;  // now: of ended connections, still mapped by their clients
   };
   [[nodiscard]] Totals totals() const;
+  // Connections that have ended, but the disk thread has not let go of them. Of some of their streams it has
+  // not even heard that they are over, since it may be stuck.
+  struct Leaving {
+    std::uint32_t connections = 0;
+    std::uint32_t unheard_streams = 0;
+    std::uint32_t waiting = 0;  // of these: for the disk
+  };
+  [[nodiscard]] Leaving leaving() const;  // looks at every peer
   [[nodiscard]] const Admission& admission() const { return setup_.admission; }
   // Before anybody is accepted.
   void bound_descriptors(const DescriptorLimits& limits) { setup_.admission.bound_descriptors(limits); }

@@ -2,6 +2,7 @@
 // is exact by itself, and nothing is concluded from two of them together.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <bit>
@@ -83,8 +84,13 @@ struct DiskStatistics {
   std::array<Counter, kCodes> opens_by_code;  // what became of each OPEN; kCancelled: closed before
   std::array<Counter, kErrnos> errors_by_errno;  // of `errors`; 0: no system call failed
   std::array<Counter, kBlames> errors_by_blame;  // of `errors`
-  Counter slots;                                 // now: of all connections
-  Counter slots_lent;                            // now: published and not returned
+  // Streams that are open and have not ended. Of two counters that are read one after the other.
+  [[nodiscard]] std::uint64_t streams_served() const {
+    const std::uint64_t open = streams_open.value();
+    return open - std::min(open, streams_ended.value());
+  }
+  Counter slots;       // now: of all connections
+  Counter slots_lent;  // now: published and not returned
 };
 
 // Written by the control thread.

@@ -27,6 +27,7 @@ struct StatusSources {
   bool refuses_opens = false;  // kNone: the disk is not stuck
   std::uint32_t operations_in_flight = 0;
   Peers::Totals peers;
+  Peers::Leaving leaving;
   std::uint64_t lost_lines = 0;  // of the log
   const Admission& admission;
   const DiskStatistics& disk;

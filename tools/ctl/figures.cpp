@@ -29,6 +29,10 @@ std::int64_t integer(const json& object, const char* key) {
 }
 
 // Control characters could rewrite the terminal: directories and processes may be named anything.
+std::int64_t streams_served(const json& totals) {
+  return std::max<std::int64_t>(0, integer(totals, "streams_open") - integer(totals, "streams_ended"));
+}
+
 std::string printable(std::string name) {
   for (char& c : name)
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';

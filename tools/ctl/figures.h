@@ -16,6 +16,10 @@ namespace nvr::tools {
 [[nodiscard]] std::string text_of(const nlohmann::json& object, const char* key);
 [[nodiscard]] bool flag(const nlohmann::json& object, const char* key);
 
+// Streams that are open and have not ended, of a status's "totals". A daemon that does not count those that
+// have ended counts them with the open ones.
+[[nodiscard]] std::int64_t streams_served(const nlohmann::json& totals);
+
 // Without control characters: directories and processes may be named anything, and could rewrite the
 // terminal.
 [[nodiscard]] std::string printable(std::string name);

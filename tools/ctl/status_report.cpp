@@ -31,7 +31,7 @@ std::string disk_section(const json& status, const ReportContext& context) {
   const std::int64_t ended = integer(totals, "streams_ended");
   if (child(totals, "streams_waiting").is_number())
     queue += fmt::format(", {} of {} open streams wait for it{}", integer(totals, "streams_waiting"),
-                         integer(totals, "streams_open") - ended,
+                         streams_served(totals),
                          ended > 0 ? fmt::format(", and {} that {} ended", ended, ended == 1 ? "has" : "have")
                                    : std::string());
   if (!stall.is_object()) return fmt::format("disk         ? (the daemon does not say; {})\n", queue);
@@ -101,10 +101,9 @@ std::string totals_section(const json& status) {
       "client, {} protocol violations\n"
       "memory       {} shared",
       bytes(number(totals, "bytes")), grouped(integer(totals, "chunks")), grouped(integer(totals, "opens")),
-      integer(totals, "streams_open") - integer(totals, "streams_ended"),
-      grouped(integer(totals, "errors_of_disk")), grouped(integer(totals, "errors_of_requests")),
-      grouped(integer(totals, "errors_of_clients")), grouped(integer(totals, "violations")),
-      bytes(number(totals, "shared_bytes")));
+      streams_served(totals), grouped(integer(totals, "errors_of_disk")),
+      grouped(integer(totals, "errors_of_requests")), grouped(integer(totals, "errors_of_clients")),
+      grouped(integer(totals, "violations")), bytes(number(totals, "shared_bytes")));
   const json& limits = child(status, "limits");
   if (child(limits, "total_memory_bytes").is_number())
     out += fmt::format(" of at most {}", bytes(number(limits, "total_memory_bytes")));

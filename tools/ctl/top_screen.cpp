@@ -44,11 +44,10 @@ Line disk_line(const json& status) {
 
 std::string sums(const TopSample& sample) {
   const json& totals = child(sample.status, "totals");
-  std::string out =
-      fmt::format("{} streams of {} connections, {} wait for the disk; {}/s; {} errors of the disk so far",
-                  integer(totals, "streams_open") - integer(totals, "streams_ended"),
-                  integer(totals, "connections_now"), integer(totals, "streams_waiting"),
-                  bytes(sample.bytes_per_s), grouped(integer(totals, "errors_of_disk")));
+  std::string out = fmt::format(
+      "{} streams of {} connections, {} wait for the disk; {}/s; {} errors of the disk so far",
+      streams_served(totals), integer(totals, "connections_now"), integer(totals, "streams_waiting"),
+      bytes(sample.bytes_per_s), grouped(integer(totals, "errors_of_disk")));
   const json& visits = child(sample.status, "visits");
   if (visits.is_object() && integer(visits, "count") > 0)
     out += fmt::format("; efficiency {:.0f}%", 100 * number(visits, "efficiency"));
