@@ -1,5 +1,5 @@
-// What kind of disk a directory lies on, as far as the kernel tells: by sysfs, and where the file system has
-// no device of its own, by what lies below it.
+// The kind of disk that a directory lies on. sysfs tells it of a device; a file system without a device of
+// its own is asked for the devices below it.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +27,8 @@ struct Device {
 // What is wrong with the settings of a spinning disk, and the command that mends it; empty when they are
 // right.
 [[nodiscard]] std::string advice_for(const Device& device);
-// What was taken for granted because the kernel does not tell, or what has no effect for what it tells, and
-// the option that mends it; empty: neither.
+// A warning with the option that mends it: the kernel does not tell the kind of disk, or --reserve has no
+// effect on a solid one. Empty: no warning.
 [[nodiscard]] std::string doubts_about(const Device& device, std::uint32_t reserve_percent);
 
 }  // namespace nvr::daemon

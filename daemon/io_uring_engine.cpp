@@ -261,8 +261,9 @@ void IoUringEngine::submit_prefetch(Operation& operation) {
   send_read(operation, sqe, !is_cached(operation));
 }
 
-// A file system that is no disk's own (FUSE, NFS) has each read wait for one request after the other, of what
-// it reads ahead at most. All of a segment's shall be on their way at once, or others' come in between.
+// On a file system without a disk of its own (FUSE, NFS) a read of a segment sends its requests one after the
+// other, each as long as the kernel reads ahead at most, and requests of others come in between. So all of
+// the segment's requests are sent at once, before the read.
 void IoUringEngine::advise(const Operation& operation) {
   const std::uint64_t end = operation.offset + operation.length;
   for (std::uint64_t at = operation.position(); at < end; at += request_bytes_) {

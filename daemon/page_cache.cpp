@@ -154,8 +154,8 @@ std::int64_t PageCache::read_hot(Operation& operation) {
   SampleFile& file = *operation.file;
   if (file.map == nullptr) return -EAGAIN;  // another read of the file was missing something meanwhile
   if (resident_end(file, operation.position(), end) >= end) return read_mapped(operation, end);
-  // What comes from the disk now has no page-table entries yet, and filling them costs more than a read. Of a
-  // file of others that it comes from there is not known before it has been read.
+  // Pages that come from the disk now have no page-table entries yet, and to fill them costs more than a
+  // read. Of a file of others only the read tells whether it came from the disk: learn().
   if (file.reads_nowait && file.residency_known) file.map = nullptr;
   return -EAGAIN;
 }

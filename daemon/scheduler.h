@@ -36,7 +36,7 @@ class Schedulable
   ~Schedulable() { leave(); }
 
   [[nodiscard]] bool is_queued() const { return is_linked(); }
-  // Whose stream it is; `member` outlives it. Without one all streams are one member's.
+  // The connection that the stream belongs to, which outlives it. Streams without one share a member.
   void belongs_to(Member& member) { member_ = &member; }
   // Is what it reads in memory for good? From its next turn on.
   void set_hot(bool is_hot) { is_hot_ = is_hot; }
@@ -73,7 +73,7 @@ class Member {
   template <class T>
   using List = boost::intrusive::list<T, boost::intrusive::constant_time_size<false>>;
 
-  // Of one queue. Who has nobody in it any more may stand in line for a while yet.
+  // Of one queue. An entry may be empty: it is taken out of line when its turn comes.
   struct Streams : Hook {
     List<Schedulable> list;
   };
@@ -169,7 +169,7 @@ class Scheduler {
  private:
   using Queue = Member::List<Schedulable>;
   static constexpr std::size_t queue_of(Place place) { return place == Place::kRead ? 1 : 0; }
-  // Who stands in line already keeps the place, but for one who comes first.
+  // An entry that stands in line keeps its place, unless it is to be the first.
   template <class List, class Entry>
   static void stand(List& list, Entry& entry, bool is_first) {
     if (entry.is_linked()) {

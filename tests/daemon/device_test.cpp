@@ -1,5 +1,5 @@
-// What kind of disk a directory lies on, where its file system has no device of its own. Needs root and loop
-// devices.
+// The kind of disk that a directory lies on, for file systems without a device of their own. Needs root and
+// loop devices.
 #include "daemon/device.h"
 
 #include <fcntl.h>

@@ -69,7 +69,7 @@ TEST_CASE("the rate of who has a chunk now and then is not nothing between two o
   }
   CHECK(*meter.look(1980 + 60, 301) > 0);
   CHECK(*meter.look(1980 + 60, 350) == Approx(120.0 / 56).margin(1.5));  // still from before the last one
-  CHECK(*meter.look(1980 + 60, 362) == 0);                               // not for ever
+  CHECK(*meter.look(1980 + 60, 362) == 0);                               // after a minute it stands still
   CHECK_FALSE(meter.look(5, 363).has_value());                           // a daemon that was restarted
   CHECK(*meter.look(15, 364) == 10);
 }

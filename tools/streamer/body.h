@@ -47,7 +47,7 @@ class Body {
 
   // Is it for others to have its stream?
   [[nodiscard]] bool must_give_up_stream() const;
-  // What append_to() gave is not to be written any more.
+  // Precondition: no write of the buffers that append_to() gave is under way.
   void give_up_stream();
 
   // Nothing of it is to be promised before it is there.

@@ -35,8 +35,8 @@ struct Known {
   bool is_mp4 = false;
 };
 
-// What is wrong with a disk at the moment: its daemon is not there (yet), it answers nothing, or one
-// operation is stuck while it answers others.
+// A disk is in trouble while its daemon is not there (kConnecting, kAway), while it answers nothing (kStuck),
+// or while one operation is stuck and others are answered (kOperationStuck).
 struct Trouble {
   enum class Kind { kConnecting, kAway, kStuck, kOperationStuck };
   Kind kind = Kind::kConnecting;
